@@ -1,0 +1,49 @@
+# A fresh machine needs Python ≥ 3.11, make and, for the DICOM peers of the tests and the demonstration, Debian's apt.
+# Everything else is installed here: Python packages into .venv, Debian packages by tests/tools.sh.
+
+PYTHON ?= python3
+SHELL := /bin/bash
+START := $(shell date +%s)
+TOOK = echo "make $@ took $$(( ($$(date +%s) - $(START)) / 60 )) min $$(( ($$(date +%s) - $(START)) % 60 )) s, installation included"
+INSTALLED := .venv/.installed
+BENCHMARKS := benchmarks.speed.receive benchmarks.speed.inspect benchmarks.speed.simulate
+
+# Nagle's algorithm with delayed acknowledgements costs DCMTK and Orthanc up to 40 ms per message.
+export TCP_NODELAY := 1
+
+.PHONY: demo test check bench mutants serve tools
+.DEFAULT_GOAL := test
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tracerd needs Python 3.11 or newer, this is " + sys.version)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tests/tools.sh python3-venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+tools:
+	@tests/tools.sh
+
+demo: $(INSTALLED)
+	@tests/tools.sh || echo "going on without them"
+	@.venv/bin/tracerd demo --out demo-out; status=$$?; $(TOOK); exit $$status
+
+test: $(INSTALLED) tools
+	@.venv/bin/python -m pytest; status=$$?; $(TOOK); exit $$status
+
+check: $(INSTALLED)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: $(INSTALLED) tools
+	@set -e; for benchmark in $(BENCHMARKS); do .venv/bin/python -m $$benchmark; done; $(TOOK)
+
+# Which small faults in the code would no test notice? Up to an hour; goes on where it was broken off.
+mutants: $(INSTALLED)
+	@.venv/bin/python -m tests.mutation.run; status=$$?; $(TOOK); exit $$status
+
+serve: $(INSTALLED)
+	@test -f node.yaml || { cp config/node.example.yaml node.yaml && echo "wrote node.yaml from config/node.example.yaml: make it yours"; }
+	.venv/bin/tracerd serve --config node.yaml

@@ -1,0 +1,1 @@
+"""What a site may say: settings, the rule grammar and their loading."""

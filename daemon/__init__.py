@@ -1,0 +1,1 @@
+"""The shell: wires the parts into a node. Read pipeline.py first."""

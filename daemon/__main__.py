@@ -1,0 +1,5 @@
+"""`python -m daemon` is `tracerd`."""
+
+from daemon.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""`tracerd status`, `tracerd jobs …`, `tracerd conflicts …`: what a node did, and what a person decides about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.terminal import NODE_YAML, Config, Json, print_json, read_settings
+from db.states import JobState
+
+if TYPE_CHECKING:
+    from daemon.ask import Request
+
+JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job, as `tracerd jobs list` shows it.")]
+SeriesNumber = Annotated[
+    int, typer.Argument(metavar="SERIES", help="Number of the series, as `tracerd conflicts list` shows it.")
+]
+Because = Annotated[str, typer.Option("--because", help="Why; kept in the history for good.", metavar="TEXT")]
+
+jobs = typer.Typer(help="Jobs: what ran, what waits for a person, what failed.", no_args_is_help=True)
+conflicts = typer.Typer(help="Copies that came under one UID with different content.", no_args_is_help=True)
+
+
+def _ask(config: Path, request: Request) -> Any:
+    from daemon.ask import ask
+
+    return ask(read_settings(config), request)
+
+
+def status(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Count what the node holds, whether it runs or not."""
+    from daemon import commands
+    from daemon.ask import Request, is_running
+    from daemon.show import show_status
+
+    counts = _ask(config, Request("GET", "/status", commands.status))
+    counts = {"running": is_running(read_settings(config)), **counts}
+    print_json(counts) if as_json else show_status(counts)
+
+
+@jobs.command("list", epilog="Example:  tracerd jobs list --state held")
+def list_jobs(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    config: Config = NODE_YAML,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List the newest jobs, one line each."""
+    from daemon import commands
+    from daemon.ask import Request
+    from daemon.show import show_jobs
+
+    route = "/jobs" if state is None else f"/jobs?state={state}"
+    found = _ask(config, Request("GET", route, lambda turn: commands.list_jobs(turn, state=state)))
+    print_json(found) if as_json else show_jobs(found)
+
+
+@jobs.command("show", epilog="Example:  tracerd jobs show 7")
+def show(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Show one job: why it is where it is, what it found, every attempt, delivery and decision."""
+    from daemon import commands
+    from daemon.ask import Request
+    from daemon.show import show_job
+
+    request = Request("GET", f"/jobs/{job}", lambda turn: commands.describe_job(turn, commands.job_row(turn, job)))
+    found = _ask(config, request)
+    print_json(found) if as_json else show_job(found)
+
+
+@jobs.command("retry", epilog="Example:  tracerd jobs retry 7")
+def retry(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Give a dead job its attempts back, or send the stored results of a finished one again, byte for byte."""
+    _act(config, job, "retry", as_json=as_json)
+
+
+@jobs.command("rerun", epilog="Example:  tracerd jobs rerun 7")
+def rerun(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Compute a finished job again; the results get new UIDs and say that they replace the old ones."""
+    _act(config, job, "rerun", as_json=as_json)
+
+
+@jobs.command("release", epilog='Example:  tracerd jobs release 7 --because "weight confirmed by phone"')
+def release(job: JobNumber, because: Because, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Let a held job run, or let its held results leave the node."""
+    _act(config, job, "release", because, as_json=as_json)
+
+
+@jobs.command("cancel", epilog="Example:  tracerd jobs cancel 7")
+def cancel(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Stop a job for good, also one that runs."""
+    _act(config, job, "cancel", as_json=as_json)
+
+
+def _act(config: Path, job: int, action: str, because: str = "", *, as_json: bool) -> None:
+    """Give an order about a job and show the job as it is afterwards."""
+    from daemon import control
+    from daemon.ask import Request, actor
+    from daemon.show import console
+
+    body = control.Because(actor=actor(), because=because)
+    request = Request(
+        "POST",
+        f"/jobs/{job}/{action}",
+        lambda turn: control.act_on_job(turn, job, action, body),
+        body.model_dump(),
+    )
+    done = _ask(config, request)
+    if as_json:
+        print_json(done)
+    elif done["id"] == job:
+        console().print(f"Job {job} is {done['state']} now.")
+    else:
+        console().print(f"Job {done['id']} computes it again and is {done['state']} now.")
+
+
+@conflicts.command("list", epilog="Example:  tracerd conflicts list")
+def list_conflicts(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """List series that hold copies which contradict each other, and in what."""
+    from daemon import commands
+    from daemon.ask import Request
+    from daemon.show import show_conflicts
+
+    found = _ask(config, Request("GET", "/conflicts", commands.list_conflicts))
+    print_json(found) if as_json else show_conflicts(found)
+
+
+@conflicts.command("accept", epilog='Example:  tracerd conflicts accept 4 --because "corrected weight"')
+def accept(series: SeriesNumber, because: Because, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Let the newest copies replace the current ones; the rules are asked again."""
+    _decide(config, series, "accept", because, as_json=as_json)
+
+
+@conflicts.command("discard", epilog='Example:  tracerd conflicts discard 4 --because "sent by mistake"')
+def discard(series: SeriesNumber, because: Because, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Set the newer copies aside (their bytes are kept); held jobs go on with what came first."""
+    _decide(config, series, "discard", because, as_json=as_json)
+
+
+def _decide(config: Path, series: int, action: str, because: str, *, as_json: bool) -> None:
+    from daemon import commands
+    from daemon.ask import Request, actor
+    from daemon.show import console
+
+    decide = {"accept": commands.accept_conflict, "discard": commands.discard_conflict}[action]
+    body = {"actor": actor(), "because": because}
+    request = Request(
+        "POST", f"/conflicts/{series}/{action}", lambda turn: decide(turn, series, because=because, actor=actor()), body
+    )
+    done = _ask(config, request)
+    if as_json:
+        print_json(done)
+    else:
+        console().print(f"Series {series}: {done.get('accepted', done.get('discarded'))} copies {action}ed.")

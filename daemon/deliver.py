@@ -1,0 +1,128 @@
+"""Stored bytes → destinations, instance by instance, until the destination has answered for each.
+
+A delivery is `sending` from before the first byte until the answer is recorded. A crash in between leaves it so, and
+the next start sends the same bytes again: a PACS then holds one instance either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from config.settings import Destination
+from daemon.failures import Disposition, Failure, back_off
+from daemon.node import Node, Turn
+from db import deliveries, jobs, schema
+from db.moves import move
+from db.states import DeliveryState, JobState
+from dicom_io.sender import Outgoing, Sent, send
+
+ACTOR = "deliver"
+BATCH = 200
+"""Instances of one association; a long queue of originals is sent in several."""
+
+
+def enqueue(turn: Turn, instance_ids: Iterable[int], name: str, *, job: schema.Job | None) -> None:
+    """Add the missing deliveries of instances to a destination; `release: by-person` makes them wait for one."""
+    destination = turn.node.settings.destinations[name]
+    held = destination.release == "by-person" and job is not None
+    deliveries.enqueue(
+        turn.session,
+        instance_ids,
+        destination=name,
+        job_id=job.id if job else None,
+        proof=schema.Proof(destination.proof),
+        state=DeliveryState.HELD if held else DeliveryState.QUEUED,
+        at=turn.now,
+    )
+
+
+def add_destinations(turn: Turn, job: schema.Job, names: Iterable[str]) -> None:
+    """Another rule wants the same results elsewhere: send them there too, at once if they exist already."""
+    new = [name for name in names if name not in job.destinations]
+    if not new:
+        return
+    job.destinations = [*job.destinations, *new]
+    if job.state == JobState.DONE:
+        produced = [instance.id for instance, _ in jobs.results(turn.session, job.id)]
+        for name in new:
+            enqueue(turn, produced, name, job=job)
+
+
+def withdraw(turn: Turn, job: schema.Job, *, reason: str) -> None:
+    """Take back what of a replaced job has not been sent yet."""
+    open_states = (DeliveryState.HELD, DeliveryState.QUEUED, DeliveryState.FAILED, DeliveryState.DEAD)
+    for delivery in deliveries.of_job(turn.session, job.id, open_states):
+        move(turn.session, delivery, DeliveryState.WITHDRAWN, reason=reason, actor=ACTOR, at=turn.now)
+
+
+def recover(turn: Turn) -> int:
+    """After a restart nobody knows what became of deliveries in flight: the same bytes go again."""
+    unknown = deliveries.in_state(turn.session, DeliveryState.SENDING)
+    for delivery in unknown:
+        move(turn.session, delivery, DeliveryState.QUEUED, reason="node restarted", actor=ACTOR, at=turn.now)
+    return len(unknown)
+
+
+def deliver(node: Node, name: str) -> int:
+    """Send what is due to one destination over one association; returns how many instances were tried."""
+    destination = node.settings.destinations[name]
+    with node.glance() as look:
+        if not deliveries.is_due(look.session, name, now=look.now):
+            return 0
+    with node.turn() as turn:
+        taken = deliveries.take(turn.session, name, now=turn.now, limit=BATCH)
+        outgoing = [outgoing_file(node, instance) for _, instance in taken]
+        waiting = {instance.sop_uid: delivery.id for delivery, instance in taken}
+    if not taken:
+        return 0
+    try:
+        for sent in send(outgoing, destination):
+            settle(node, waiting.pop(sent.sop_instance_uid), destination, sent)
+    except Exception as error:  # noqa: BLE001 - outer edge of one association: no destination may stop the node
+        failure = Failure.of(error)
+        node.log.warning("not-delivered", destination=name, code=failure.code, instances=len(waiting))
+        permanent = failure.disposition is Disposition.REJECT
+        for uid, delivery_id in waiting.items():
+            answer = Sent(uid, status=None, error=failure.code, permanent=permanent, comment=failure.message)
+            settle(node, delivery_id, destination, answer)
+    return len(taken)
+
+
+def outgoing_file(node: Node, instance: schema.Instance) -> Outgoing:
+    """The stored file of an instance as the sender wants it."""
+    return Outgoing(
+        path=node.folders.data / instance.path,
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_uid,
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+    )
+
+
+def settle(node: Node, delivery_id: int, destination: Destination, sent: Sent) -> None:
+    """Record one answer: accepted, try again later, refused for good, or given up."""
+    with node.turn() as turn:
+        delivery = turn.session.get_one(schema.Delivery, delivery_id)
+        delivery.status_hex = None if sent.status is None else f"{sent.status:04X}"
+        delivery.reason = sent.comment or sent.error or ""
+        delivery.sent_at = turn.now
+        state = next_state(delivery, destination, sent, now=turn.now)
+        if state == DeliveryState.ACCEPTED:
+            delivery.accepted_at = turn.now
+        if state == DeliveryState.QUEUED:
+            retry = destination.retry
+            wait = back_off(delivery.tries, first_s=retry.first_s, max_s=retry.max_s, rng=node.rng)
+            delivery.not_before = turn.now + wait
+        reason = delivery.status_hex or sent.error or ""
+        move(turn.session, delivery, state, reason=reason, actor=ACTOR, at=turn.now)
+
+
+def next_state(delivery: schema.Delivery, destination: Destination, sent: Sent, *, now: datetime) -> DeliveryState:
+    """Where an answer takes a delivery."""
+    if sent.error is None:
+        return DeliveryState.ACCEPTED
+    if sent.permanent:
+        return DeliveryState.FAILED
+    if now - delivery.first_due > timedelta(seconds=destination.retry.give_up_after_s):
+        return DeliveryState.DEAD
+    return DeliveryState.QUEUED

@@ -1,0 +1,1 @@
+"""Memory of the node: tables, legal moves, sessions and queries."""

@@ -1,0 +1,91 @@
+"""Deliveries: one row per instance and destination, moved up the ladder as the peer answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from db.moves import move
+from db.schema import Delivery, Instance, Proof
+from db.states import DeliveryState
+
+
+def enqueue(
+    session: Session,
+    instance_ids: Iterable[int],
+    *,
+    destination: str,
+    job_id: int | None,
+    proof: Proof,
+    state: DeliveryState,
+    at: datetime,
+) -> None:
+    """Add the missing deliveries of instances to a destination."""
+    wanted = list(instance_ids)
+    present = set(
+        session.scalars(
+            select(Delivery.instance_id).where(Delivery.destination == destination, Delivery.instance_id.in_(wanted))
+        )
+    )
+    for instance_id in wanted:
+        if instance_id not in present:
+            session.add(
+                Delivery(
+                    instance_id=instance_id,
+                    destination=destination,
+                    job_id=job_id,
+                    proof=proof,
+                    tries=0,
+                    first_due=at,
+                    state=state,
+                )
+            )
+
+
+def due_at(destination: str, now: datetime) -> Select[Delivery]:
+    """The deliveries that may be sent to a destination now, in order."""
+    return (
+        select(Delivery)
+        .where(
+            Delivery.destination == destination,
+            Delivery.state == DeliveryState.QUEUED,
+            (Delivery.not_before.is_(None)) | (Delivery.not_before <= now),
+        )
+        .order_by(Delivery.id)
+    )
+
+
+def is_due(session: Session, destination: str, *, now: datetime) -> bool:
+    """Whether anything may be sent to a destination now."""
+    return session.scalar(due_at(destination, now).limit(1)) is not None
+
+
+def take(session: Session, destination: str, *, now: datetime, limit: int) -> list[tuple[Delivery, Instance]]:
+    """Move the next due deliveries of one job (or of no job) to `sending` and return them with their instances."""
+    first = session.scalar(due_at(destination, now).limit(1))
+    if first is None:
+        return []
+    same_job = Delivery.job_id.is_(None) if first.job_id is None else Delivery.job_id == first.job_id
+    query = due_at(destination, now).where(same_job).limit(limit)
+    rows = session.execute(query.join(Instance, Instance.id == Delivery.instance_id).add_columns(Instance)).all()
+    for delivery, _ in rows:
+        move(session, delivery, DeliveryState.SENDING, reason="", actor="deliver", at=now)
+        delivery.tries += 1
+        delivery.not_before = None
+    return [(row[0], row[1]) for row in rows]
+
+
+def in_state(session: Session, *states: DeliveryState) -> list[Delivery]:
+    """All deliveries in the given states."""
+    return list(session.scalars(select(Delivery).where(Delivery.state.in_(states)).order_by(Delivery.id)))
+
+
+def of_job(session: Session, job_id: int, states: Sequence[DeliveryState] | None = None) -> list[Delivery]:
+    """A job's deliveries, in the given states or all."""
+    query = select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.id)
+    if states is not None:
+        query = query.where(Delivery.state.in_(states))
+    return list(session.scalars(query))

@@ -1,0 +1,1 @@
+"""Products to DICOM objects."""

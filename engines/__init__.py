@@ -1,0 +1,1 @@
+"""Pure core: volumes in, products out; no DICOM, no database, no network."""

@@ -1,0 +1,45 @@
+"""Typed reasons why an engine gave no result. What happens next is decided in daemon/failures.py."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of the engines' errors.
+
+    code : short stable identifier, shown in tables and counted
+    hint : what the operator can do about it
+    """
+
+    code = "engine-error"
+    hint = "See the log of the job."
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
+        self.hint = hint or self.hint
+
+
+class CannotProcess(EngineError):
+    """The method is undefined on this input (no liver VOI, wrong quantity); repeating it will not help."""
+
+    code = "cannot-process"
+
+
+class BadParameters(EngineError):
+    """The rule's parameters are not ones this engine takes."""
+
+    code = "bad-parameters"
+    hint = "Correct `parameters:` of the rule; `tracerd check` lists every fault."
+
+
+class UnknownEngine(EngineError):
+    """No engine of that name."""
+
+    code = "unknown-engine"
+    hint = "`tracerd check` lists the engines of this version."
+
+
+class Stopped(EngineError):
+    """`should_stop` answered yes: the work was given up, nothing is wrong with it."""
+
+    code = "stopped"

@@ -1,0 +1,1 @@
+"""Simulated acquisitions with known truth."""

@@ -1,0 +1,1 @@
+"""Classical segmentation by thresholds: the baseline every learned engine must beat."""

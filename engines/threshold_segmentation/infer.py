@@ -1,0 +1,188 @@
+"""The engine: fixed SUV, percentage of SUVmax, or a PERCIST-like threshold from the liver.
+
+Physiological uptake is segmented like disease: a threshold cannot tell them apart, and every result says so.
+scipy is imported when a volume arrives, not when a rule is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.contract import Json, LabelMap, Lesion, Measurement, Products, Slot, Volume
+from engines.errors import BadParameters, CannotProcess, Stopped
+from engines.threshold_segmentation import parameters as known
+
+if TYPE_CHECKING:
+    from engines.threshold_segmentation.lesions import Region
+
+SUV_UNIT = "g/ml{SUVbw}"  # UCUM, PS3.16 CID 85
+PHYSIOLOGICAL = "Physiological uptake (brain, heart, kidneys, bladder, bowel) is not excluded by a threshold."
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What a method took: regions before any size limit, how to name it, and its own numbers."""
+
+    regions: list[Region]
+    method: str
+    measurements: tuple[Measurement, ...]
+    warnings: tuple[str, ...] = ()
+    smallest_peak_suv: float = 0.0
+
+
+class ThresholdSegmentation:
+    """Classical lesion segmentation, the baseline that every learned engine must beat."""
+
+    name = "threshold_segmentation"
+    version = "1.0.0"
+    weights_sha256: str | None = None
+    inputs: Mapping[str, Slot] = known.INPUTS
+    defaults: Mapping[str, Json] = known.DEFAULTS
+
+    def check(self, parameters: Mapping[str, Json]) -> list[str]:
+        """Every fault of the parameters in words."""
+        return known.check(parameters)
+
+    def __call__(
+        self, volumes: Mapping[str, Volume], parameters: Mapping[str, Json], should_stop: Callable[[], bool]
+    ) -> Products:
+        """Segment the PET; see README.md beside this file for the three methods.
+
+        Raises
+        ------
+        BadParameters
+            With every fault.
+        CannotProcess
+            Codes "missing-input", "wrong-quantity", "not-finite" and, for PERCIST, "no-liver".
+        Stopped
+            `should_stop` answered yes.
+        """
+        if faults := self.check(parameters):
+            raise BadParameters("; ".join(faults))
+        pet, ct = _inputs(volumes)
+        chosen = {**self.defaults, **parameters}
+        finding = METHODS[chosen["method"]](pet, ct, chosen, should_stop)
+        return _products(pet, finding, chosen, should_stop)
+
+
+def _inputs(volumes: Mapping[str, Volume]) -> tuple[Volume, Volume | None]:
+    for name, slot in known.INPUTS.items():
+        volume = volumes.get(name)
+        if volume is None:
+            if not slot.optional:
+                raise CannotProcess(f"input {name}: expected a volume, got none", code="missing-input")
+            continue
+        if volume.quantity is not slot.quantity:
+            raise CannotProcess(
+                f"input {name}: expected {slot.quantity.value}, got {volume.quantity.value}", code="wrong-quantity"
+            )
+        if not np.isfinite(volume.array).all():
+            raise CannotProcess(f"input {name}: holds values that are not finite numbers", code="not-finite")
+    return volumes["pet"], volumes.get("ct")
+
+
+def _fixed(pet: Volume, _: Volume | None, chosen: Mapping[str, Json], _stop: Callable[[], bool]) -> _Finding:
+    from engines.threshold_segmentation.thresholds import at_least
+
+    threshold = float(chosen["threshold_suv"])
+    regions = at_least(pet.array, threshold, chosen["connectivity"])
+    return _Finding(regions, f"SUV ≥ {threshold:g}", (Measurement("threshold", threshold, SUV_UNIT),))
+
+
+def _percent(pet: Volume, _: Volume | None, chosen: Mapping[str, Json], should_stop: Callable[[], bool]) -> _Finding:
+    from engines.threshold_segmentation.thresholds import OwnMaximum, share_of_own_maximum
+
+    percent, seed = float(chosen["percent"]), float(chosen["seed_suv"])
+    rule = OwnMaximum(percent / 100.0, seed, chosen["connectivity"])
+    method = f"{percent:g} % of each hot spot's SUVmax, never below SUV {seed:g}"
+    seed_measurement = Measurement("seed threshold", seed, SUV_UNIT)
+    return _Finding(share_of_own_maximum(pet.array, rule, should_stop), method, (seed_measurement,))
+
+
+def _percist(pet: Volume, ct: Volume | None, chosen: Mapping[str, Json], _stop: Callable[[], bool]) -> _Finding:
+    """Wahl 2009: measurable is SULpeak ≥ 1.5 × liver mean + 2 SD. Here SUVbw, and the voxels' threshold as well."""
+    from engines.threshold_segmentation.liver import EANM_RANGE, find_liver
+    from engines.threshold_segmentation.thresholds import at_least
+
+    liver = find_liver(pet, ct)
+    threshold = 1.5 * liver.mean_suv + 2.0 * liver.sd_suv
+    x, y, z = liver.centre_mm
+    where = "on PET and CT" if ct is not None else "on PET alone, which may mistake other organs for it,"
+    warnings = [f"Liver reference found {where} at ({x:.0f}, {y:.0f}, {z:.0f}) mm LPS: check that it is liver."]
+    if not EANM_RANGE[0] <= liver.mean_suv <= EANM_RANGE[1]:
+        warnings.append(f"Liver SUV {liver.mean_suv:.2f} is outside {EANM_RANGE[0]} to {EANM_RANGE[1]} (EANM 2015).")
+    return _Finding(
+        at_least(pet.array, threshold, chosen["connectivity"]),
+        f"SUVbw ≥ {threshold:.2f} (1.5 × liver mean {liver.mean_suv:.2f} + 2 SD {liver.sd_suv:.2f}, PERCIST-like)",
+        (
+            Measurement("threshold", threshold, SUV_UNIT),
+            Measurement("liver mean", liver.mean_suv, SUV_UNIT),
+            Measurement("liver SD", liver.sd_suv, SUV_UNIT),
+        ),
+        tuple(warnings),
+        smallest_peak_suv=threshold,
+    )
+
+
+METHODS: Mapping[str, Callable[[Volume, Volume | None, Mapping[str, Json], Callable[[], bool]], _Finding]] = {
+    "fixed": _fixed,
+    "percent": _percent,
+    "percist": _percist,
+}
+
+
+def _products(pet: Volume, finding: _Finding, chosen: Mapping[str, Json], should_stop: Callable[[], bool]) -> Products:
+    """Size limits, labels 1 … n from the largest, measures and their sums."""
+    from engines.threshold_segmentation.lesions import largest_first
+
+    smallest_ml = float(chosen["min_volume_ml"])
+    big_enough = [region for region in finding.regions if region.voxels * pet.voxel_volume_ml >= smallest_ml]
+    kept: list[Region] = []
+    lesions: list[Lesion] = []
+    cap = int(chosen["max_lesions"])
+    warnings = [PHYSIOLOGICAL, *finding.warnings]
+    for region in largest_first(big_enough):
+        if should_stop():
+            raise Stopped("asked to stop while measuring lesions")
+        lesion = _lesion(pet, region, len(kept) + 1, finding.smallest_peak_suv)
+        if lesion is None:
+            continue
+        if len(kept) == cap:
+            warnings.append(f"More than {cap} regions: only the {cap} largest are reported, the totals miss the rest.")
+            break
+        kept.append(region)
+        lesions.append(lesion)
+    return Products(
+        method=f"{finding.method}; {chosen['connectivity']}-connected, at least {smallest_ml:g} mL",
+        label_map=_label_map(pet, kept),
+        lesions=tuple(lesions),
+        measurements=(*_totals(lesions), *finding.measurements),
+        warnings=tuple(warnings),
+    )
+
+
+def _lesion(pet: Volume, region: Region, label: int, smallest_peak_suv: float) -> Lesion | None:
+    """Measures of a region; None where PERCIST does not count it because its SUVpeak is below the threshold."""
+    from engines.threshold_segmentation.lesions import measure
+
+    lesion = measure(pet, region, label)
+    return None if lesion.suv_peak is not None and lesion.suv_peak < smallest_peak_suv else lesion
+
+
+def _label_map(pet: Volume, regions: list[Region]) -> LabelMap | None:
+    if not regions:
+        return None
+    labels = np.zeros(pet.array.shape, dtype=np.uint16)
+    for label, region in enumerate(regions, start=1):
+        labels[region.box][region.mask] = label
+    return LabelMap(labels, pet.affine, {label: f"Lesion {label}" for label in range(1, len(regions) + 1)})
+
+
+def _totals(lesions: list[Lesion]) -> tuple[Measurement, Measurement]:
+    volume_ml = float(sum(lesion.volume_ml for lesion in lesions))
+    glycolysis_g = float(sum(lesion.tlg_g for lesion in lesions))
+    return Measurement("MTV", volume_ml, "ml"), Measurement("TLG", glycolysis_g, "g")
