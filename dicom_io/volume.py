@@ -83,7 +83,7 @@ def load(paths: Sequence[Path], wanted: Quantity, timezone: tzinfo) -> LoadedSer
     QuantityRefused
         As `quantity.suvbw`, `activity`, `hounsfield`, and modality.
     PixelsRefused
-        As `pixels.stored_frame`, and photometric, high-bit, not-mapped, not-finite, too-large.
+        As `pixels.stored_frame`, and photometric, not-mapped, not-finite, too-large.
     """
     readings = [headers.read(path) for path in paths]
     if len({reading.series_instance_uid for reading in readings}) > 1:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -42,20 +42,22 @@ def child_pid(sandbox: Sandbox) -> int:
     return sandbox._children[0].process.pid
 
 
-def fifo(tmp_path: Path) -> Path:
-    """A file whose reading never ends."""
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Path]:
+    """A file whose reading never ends: somebody has it open who could still write."""
     path = tmp_path / "fifo.dcm"
     os.mkfifo(path)
-    return path
+    writer = os.open(path, os.O_RDWR)
+    yield path
+    os.close(writer)
 
 
-def is_being_read(path: Path) -> bool:
-    """Opening a FIFO for writing succeeds only while somebody has it open for reading."""
+def has_open(pid: int, path: Path) -> bool:
+    """Looked at from outside: opening a FIFO to find out would change what its reader sees."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError:
+        return str(path) in {os.readlink(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:  # the process is ending, or closed one of them meanwhile
         return False
-    return True
 
 
 def code(answer: Reading | UnreadableObject) -> str:
@@ -85,10 +87,10 @@ def test_a_refusal_keeps_its_code_and_its_place(slices: list[Path], tmp_path: Pa
     assert caught.value.code == "truncated"
 
 
-def test_a_hanging_file_alone_is_blamed(slices: list[Path], tmp_path: Path) -> None:
+def test_a_hanging_file_alone_is_blamed(slices: list[Path], fifo: Path) -> None:
     started = time.monotonic()
     with Sandbox(MEMORY_BYTES, 1.0) as sandbox:
-        paths = [*slices[:2], fifo(tmp_path), *slices[2:15]]
+        paths = [*slices[:2], fifo, *slices[2:15]]
         answers = list(sandbox.read_many(paths))
     assert [code(answer) for answer in answers] == ["read"] * 2 + ["reader-timeout"] + ["read"] * 13
     assert time.monotonic() - started < 5.0
@@ -103,22 +105,21 @@ def test_a_file_that_needs_too_much_memory_alone_is_blamed(slices: list[Path], t
     assert [code(answer) for answer in answers] == ["read", "reader-memory"] + ["read"] * 11
 
 
-def test_a_file_that_kills_its_reader_twice_alone_is_blamed(slices: list[Path], tmp_path: Path) -> None:
+def test_a_file_that_kills_its_reader_twice_alone_is_blamed(slices: list[Path], fifo: Path) -> None:
     """The reader is killed whenever it is at the FIFO, as a crash of its parser would."""
-    poison = fifo(tmp_path)
     killed: list[int] = []
 
     def kill_readers() -> None:
         while len(killed) < 2:
-            until(lambda: is_being_read(poison))
-            killed.append(child_pid(sandbox))
+            until(lambda: any(has_open(child.pid, fifo) for child in psutil.Process().children()))
+            killed.extend(child.pid for child in psutil.Process().children() if has_open(child.pid, fifo))
             os.kill(killed[-1], signal.SIGKILL)
-            until(lambda: not is_being_read(poison))
+            until(lambda: not has_open(killed[-1], fifo))
 
     with Sandbox(MEMORY_BYTES, 10.0) as sandbox:
         killer = threading.Thread(target=kill_readers)
         killer.start()
-        answers = list(sandbox.read_many([*slices[:3], poison, *slices[3:]]))
+        answers = list(sandbox.read_many([*slices[:3], fifo, *slices[3:]]))
         killer.join()
     assert [code(answer) for answer in answers] == ["read"] * 3 + ["reader-died"] + ["read"] * (len(slices) - 3)
     assert len(set(killed)) == 2
@@ -155,9 +156,9 @@ def test_leaving_ends_the_child(slices: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_the_child_dies_with_its_parent(slices: list[Path], tmp_path: Path, *, busy: bool) -> None:
+def test_the_child_dies_with_its_parent(slices: list[Path], fifo: Path, *, busy: bool) -> None:
     """Also while it hangs in a file and never looks at its pipe again."""
-    path = fifo(tmp_path) if busy else slices[0]
+    path = fifo if busy else slices[0]
     script = (
         "import sys; from pathlib import Path; from dicom_io.sandbox import Sandbox\n"
         "with Sandbox(2**30, 60.0) as sandbox:\n"
@@ -170,7 +171,7 @@ def test_the_child_dies_with_its_parent(slices: list[Path], tmp_path: Path, *, b
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
     if busy:
-        until(lambda: is_being_read(path))
+        until(lambda: has_open(child.pid, path))
     parent.kill()
     parent.wait()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
@@ -189,9 +190,9 @@ def test_the_child_cannot_write_files_and_says_nothing(slices: list[Path], capfd
 # Several children, and children that are copies of their parent
 
 
-def test_several_children_answer_in_the_order_of_the_questions(slices: list[Path], tmp_path: Path) -> None:
+def test_several_children_answer_in_the_order_of_the_questions(slices: list[Path], tmp_path: Path, fifo: Path) -> None:
     """Also while one of them hangs: what the others answered waits for its turn."""
-    paths = [*slices, fifo(tmp_path), *slices, tmp_path / "absent.dcm", *slices]
+    paths = [*slices, fifo, *slices, tmp_path / "absent.dcm", *slices]
     with Sandbox(MEMORY_BYTES, 1.5, children=3) as sandbox:
         answers = list(sandbox.read_many(paths))
         pids = {child.process.pid for child in sandbox._children}
@@ -259,10 +260,10 @@ def copying(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_copies_of_the_parent_read_and_die_as_programs_do(slices: list[Path], tmp_path: Path) -> None:
+def test_copies_of_the_parent_read_and_die_as_programs_do(slices: list[Path], tmp_path: Path, fifo: Path) -> None:
     bad = tmp_path / "bad"
     bad.mkdir()
-    fifo(bad).rename(bad / "1 hangs")
+    fifo.rename(bad / "1 hangs")
     (bad / "2 huge").write_bytes(slices[0].read_bytes())
     os.truncate(bad / "2 huge", 450 * 2**20)
     (bad / "3 cut").write_bytes(slices[0].read_bytes()[:-9])
