@@ -12,7 +12,7 @@ from config.rules import Input, Rule
 from config.settings import Settings
 from daemon.route import run_tests
 from engines.contract import Engine, Slot
-from engines.registry import ENGINES, engine
+from engines.registry import engine, names
 
 PROOFS = ("accepted",)
 """The rungs of `proof` that this version can wait for."""
@@ -53,9 +53,9 @@ def faults_of_rules(rules: Mapping[int, Rule]) -> list[str]:
 
 def rule_faults(rule: Rule) -> Iterator[str]:
     """Faults of one rule in the eyes of its engine."""
-    if rule.engine not in ENGINES:
-        near = did_you_mean(rule.engine, ENGINES)
-        yield f"engine: expected one of {', '.join(sorted(ENGINES))}, got {spell(rule.engine)}{near}"
+    if rule.engine not in names():
+        near = did_you_mean(rule.engine, names())
+        yield f"engine: expected one of {', '.join(names())}, got {spell(rule.engine)}{near}"
         return
     method = engine(rule.engine)
     yield from (f"parameters.{fault}" for fault in method.check(rule.parameters))
@@ -64,11 +64,11 @@ def rule_faults(rule: Rule) -> Iterator[str]:
 
 def input_faults(rule: Rule, method: Engine) -> Iterator[str]:
     """Inputs the engine does not know, needs or could never take."""
-    names = ", ".join(method.inputs)
+    known = ", ".join(method.inputs)
     for name, wanted in rule.inputs.items():
         if name not in method.inputs:
             near = did_you_mean(name, method.inputs)
-            yield f".{name}: expected one of {names} (the inputs of {method.name}), got {spell(name)}{near}"
+            yield f".{name}: expected one of {known} (the inputs of {method.name}), got {spell(name)}{near}"
             continue
         yield from (f".{name}{fault}" for fault in slot_faults(wanted, method.inputs[name], method.name))
     for name, slot in method.inputs.items():

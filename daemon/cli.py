@@ -126,7 +126,7 @@ def check(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
     """Report every fault of a configuration at once: keys, values, engines, parameters, the rules' own tests."""
     from daemon.check import sound_settings
     from daemon.show import show_settings
-    from engines.registry import ENGINES
+    from engines.registry import ENGINES, is_planned
 
     settings = sound_settings(config)
     facts = {
@@ -139,6 +139,7 @@ def check(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
         "rules_sha256": settings.rules_sha256(),
         "rule_tests": sum(len(rule.tests) for rule in settings.rules),
         "engines": sorted(ENGINES),
+        "without_engine": [rule.name for rule in settings.rules if is_planned(rule.engine)],
     }
     print_json(facts) if as_json else show_settings(facts)
 

@@ -24,7 +24,7 @@ from db import jobs, schema
 from db.moves import move
 from db.states import InstanceState, JobState, SeriesState
 from dicom_io.errors import DicomError
-from engines.registry import engine
+from engines.registry import runnable
 
 ACTOR = "execute"
 BACKSTOP_S = 30.0
@@ -161,7 +161,7 @@ class Executor:
 
 def task_of(turn: Turn, job: schema.Job, number: int) -> Task:
     """The job as a worker needs it: absolute paths and plain values."""
-    node, method = turn.node, engine(job.engine)
+    node, method = turn.node, runnable(job.engine)
     require(node.verification, (method.inputs[slot].quantity for slot in job.inputs))
     inputs = {}
     for slot, wanted in job.inputs.items():

@@ -44,6 +44,7 @@ DISPOSITIONS: dict[type[Exception], Disposition] = {
     engine.CannotProcess: Disposition.REJECT,
     engine.BadParameters: Disposition.HOLD,
     engine.UnknownEngine: Disposition.HOLD,
+    engine.NoEngine: Disposition.HOLD,
     engine.Stopped: Disposition.STOP,
 }
 

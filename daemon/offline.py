@@ -19,7 +19,7 @@ from dicom_io.folder import Instance, collect, files_below, sandbox_for
 from dicom_io.series import covers, understand
 from engines.contract import Engine, Quantity, Slot
 from engines.errors import BadParameters
-from engines.registry import engine
+from engines.registry import runnable
 
 RESULTS = (MANIFEST, "seg.dcm", "sr.dcm")
 
@@ -94,7 +94,7 @@ def run_engine(wanted: Run) -> dict[str, Any]:
         There is no result, and why.
     """
     started = time.monotonic()
-    method = engine(wanted.engine)
+    method = runnable(wanted.engine)
     if faults := method.check(wanted.parameters):
         raise BadParameters("; ".join(faults))
     if taken := [name for name in RESULTS if (wanted.out / name).exists()]:

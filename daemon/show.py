@@ -153,6 +153,9 @@ def show_settings(facts: Mapping[str, Any]) -> None:
         ("rule tests", f"{facts['rule_tests']}, all as expected"),
         ("engines", ", ".join(facts["engines"])),
     ]
+    if facts["without_engine"]:
+        waiting = f"{', '.join(facts['without_engine'])}: not in this version, their jobs are held"
+        rows.append(("rules without engine", waiting))
     out.print(table(("", ""), rows))
 
 

@@ -65,7 +65,7 @@ def warm_up() -> None:
     from dicom_io.volume import LoadedSeries
     from dicom_io.write import report, scanner, seg
     from dicom_io.write.header import Identity, encode
-    from engines.registry import engine
+    from engines.registry import runnable
     from engines.simulation import phantom
 
     created = datetime(2000, 1, 1, tzinfo=UTC)
@@ -76,7 +76,7 @@ def warm_up() -> None:
         del dataset.PixelData
     assert scan.pet is not None  # noqa: S101 - a phantom without a CT still has its PET
     source = LoadedSeries(scan.pet, slices, "simulated")
-    method = engine("threshold_segmentation")
+    method = runnable("threshold_segmentation")
     products = method({"pet": scan.pet}, method.defaults, lambda: False)
     identity = Identity("warm-up", 0, method.name, method.version, "", None, created)
     segmentation = seg.segmentation(products, source, identity)
@@ -109,11 +109,11 @@ def attempt(document: dict[str, Any]) -> dict[str, Any]:
 def perform(task: Task, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """Load → engine → DICOM bytes on disk → manifest; returns the manifest."""
     from dicom_io.volume import load
-    from engines.registry import engine
+    from engines.registry import runnable
 
     started = time.monotonic()
     zone = ZoneInfo(task.timezone)
-    method = engine(task.engine)
+    method = runnable(task.engine)
     loaded = {}
     for slot, wanted in task.inputs.items():
         paths = [Path(path) for path in wanted["paths"]]

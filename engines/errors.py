@@ -39,6 +39,13 @@ class UnknownEngine(EngineError):
     hint = "`tracerd check` lists the engines of this version."
 
 
+class NoEngine(EngineError):
+    """An engine that is announced but not in this version."""
+
+    code = "no-engine"
+    hint = "`tracerd jobs retry` starts the job once the node runs a version that has the engine."
+
+
 class Stopped(EngineError):
     """`should_stop` answered yes: the work was given up, nothing is wrong with it."""
 

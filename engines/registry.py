@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from engines.contract import Engine
 from engines.errors import UnknownEngine
+from engines.planned import PLANNED, Planned
 
 
 def _threshold_segmentation() -> Engine:
@@ -19,16 +20,44 @@ def _threshold_segmentation() -> Engine:
 ENGINES: Mapping[str, Callable[[], Engine]] = MappingProxyType({"threshold_segmentation": _threshold_segmentation})
 
 
+def names() -> list[str]:
+    """Every name a rule may use, announced engines included."""
+    return sorted([*ENGINES, *PLANNED])
+
+
+def is_planned(name: str) -> bool:
+    """Whether the engine is announced but not in this version."""
+    return name in PLANNED and name not in ENGINES
+
+
 def engine(name: str) -> Engine:
-    """The engine of that name.
+    """The engine of that name; of an announced one, what is known of it.
 
     Raises
     ------
     UnknownEngine
         With the names there are and the nearest one.
     """
-    if name not in ENGINES:
-        near = get_close_matches(name, ENGINES, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise UnknownEngine(f"engine {name!r}: expected one of {', '.join(sorted(ENGINES))}{meant}")
-    return ENGINES[name]()
+    if name in ENGINES:
+        return ENGINES[name]()
+    if name in PLANNED:
+        return PLANNED[name]
+    near = get_close_matches(name, names(), n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise UnknownEngine(f"engine {name!r}: expected one of {', '.join(names())}{meant}")
+
+
+def runnable(name: str) -> Engine:
+    """The engine of that name, to run it.
+
+    Raises
+    ------
+    UnknownEngine
+        As `engine`.
+    NoEngine
+        It is not in this version.
+    """
+    method = engine(name)
+    if isinstance(method, Planned):
+        raise method.absence()
+    return method

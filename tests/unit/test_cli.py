@@ -16,6 +16,7 @@ from config.load import load
 from daemon import associations, cli, pipeline
 from daemon.opening import open_node
 from daemon.terminal import plain
+from engines import registry
 from tests import make
 from tests.peers import StoreScp, free_port
 
@@ -163,7 +164,7 @@ def test_faults_that_only_engines_and_tests_of_rules_know_are_told_at_once(trace
     done = tracerd("check", "--config", file)
     assert done.status == 2
     expected = (
-        "rules.0.engine: expected one of threshold_segmentation, got 'treshold_segmentation'; did you mean",
+        f"rules.0.engine: expected one of {', '.join(registry.names())}, got 'treshold_segmentation'; did you mean",
         "rules.1.parameters.threshold_suv: expected a number from 0.1 to 1000, got -1",
         "rules.1.parameters.colour: unknown",
         "rules.2.inputs.petz: expected one of pet, ct",
