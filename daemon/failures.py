@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy.exc import OperationalError
@@ -44,7 +44,7 @@ DISPOSITIONS: dict[type[Exception], Disposition] = {
     engine.CannotProcess: Disposition.REJECT,
     engine.BadParameters: Disposition.HOLD,
     engine.UnknownEngine: Disposition.HOLD,
-    engine.NoEngine: Disposition.HOLD,
+    engine.NoEngine: Disposition.REJECT,
     engine.Stopped: Disposition.STOP,
 }
 
@@ -110,6 +110,15 @@ def contain(work: Callable[[], object]) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - outer edge of a unit of work
         return error
     return None
+
+
+def pause_since(began: datetime, now: datetime, *, first_s: float, max_s: float, rng: random.Random) -> timedelta:
+    """Wait before the next try of something that nobody counts: as long again as it has lasted, within the limits.
+
+    began : when it was first tried
+    """
+    wait_s = min(max_s, max(first_s, (now - began).total_seconds()))
+    return timedelta(seconds=wait_s * rng.uniform(0.75, 1.25))
 
 
 def back_off(tries: int, *, first_s: float, max_s: float, rng: random.Random) -> timedelta:

@@ -154,7 +154,7 @@ def show_settings(facts: Mapping[str, Any]) -> None:
         ("engines", ", ".join(facts["engines"])),
     ]
     if facts["without_engine"]:
-        waiting = f"{', '.join(facts['without_engine'])}: not in this version, their jobs are held"
+        waiting = f"{', '.join(facts['without_engine'])}: not in this version, their jobs are rejected"
         rows.append(("rules without engine", waiting))
     out.print(table(("", ""), rows))
 

@@ -43,7 +43,7 @@ class NoEngine(EngineError):
     """An engine that is announced but not in this version."""
 
     code = "no-engine"
-    hint = "`tracerd jobs retry` starts the job once the node runs a version that has the engine."
+    hint = "`tracerd jobs rerun` computes it once the node runs a version that has the engine."
 
 
 class Stopped(EngineError):

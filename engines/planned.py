@@ -1,7 +1,7 @@
 """Engines that are announced but not in this version.
 
-A rule may name one already: it is checked like any other, its studies are recognised, and each job is held until the
-node runs a version that has the engine, when `tracerd jobs retry` starts it.
+A rule may name one already: it is checked like any other, its studies are recognised, and each job is
+rejected as no-engine. Under a version that has the engine `tracerd jobs rerun` computes it.
 """
 
 from __future__ import annotations

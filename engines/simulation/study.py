@@ -131,10 +131,15 @@ def simulate(
         site = SITES[site]
     if share is not None and kind != "lowcount":
         raise ValueError(f"share: only a lowcount examination has one, got {share} for {kind}")
+    if share is not None and not 0.0 < share <= 1.0:
+        raise ValueError(f"share: expected above 0 and at most 1, got {share}")
     asked = _Asked(kind, seed, site, with_reference, progress or _silent)
     if kind in {"rb82-rest", "rb82-stress"}:
-        return _dynamic(asked, "rest" if kind == "rb82-rest" else "stress", frames)
-    return _static(asked, _tracer(kind, seed, tracer), share)
+        made = _dynamic(asked, "rest" if kind == "rb82-rest" else "stress", frames)
+    else:
+        made = _static(asked, _tracer(kind, seed, tracer), share)
+    asked.say("done", 1.0)
+    return made
 
 
 @dataclass(frozen=True)
@@ -166,81 +171,119 @@ def _generator(seed: int, part: Part, *more: int) -> np.random.Generator:
     return np.random.default_rng([seed, get_args(Part).index(part), *more])
 
 
+@dataclass(frozen=True)
+class _Injection:
+    """What was injected, and what an SUV of 1 is when the scan begins [Bq/mL]."""
+
+    tracer: Tracer
+    half_life_s: float
+    dose_bq: float
+    minutes: float
+    bqml_per_suv: float
+
+    @classmethod
+    def draw(cls, asked: _Asked, person: Person, tracer: Tracer) -> _Injection:
+        chance, half_life_s = _generator(asked.seed, "examination"), HALF_LIFE_S[RADIONUCLIDE[tracer]]
+        minutes = float(np.clip(chance.normal(*asked.site.uptake_min), 40.0, 150.0))
+        spread = float(np.clip(chance.normal(1.0, 0.07), 0.7, 1.3))
+        dose_bq = 1e6 * asked.site.activity_mbq_kg[tracer] * person.weight_kg * spread
+        left = 0.5 ** (minutes * 60.0 / half_life_s)
+        return cls(tracer, half_life_s, dose_bq, minutes, dose_bq * left / (person.weight_kg * 1000.0))
+
+
 @dataclass(frozen=True, eq=False)
 class _Patient:
-    """Body and densities on the scanner's fine grid; mu [1/mm] is what 511 keV photons see."""
+    """Body, lesions and densities on the scanner's fine grid; mu [1/mm] is what 511 keV photons see."""
 
     body: Body
+    grown: truth.Grown
+    injection: _Injection
     hu: FloatArray
     mu: FloatArray
+
+    @classmethod
+    def draw(cls, asked: _Asked, tracer: Tracer) -> _Patient:
+        site, rng = asked.site, _generator(asked.seed, "patient")
+        person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
+        while tracer != "FDG" and person.sex == "F":
+            person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
+        fine = site.scanner.fine
+        step = (site.scanner.slice_mm / 2, fine.pixel_mm, fine.pixel_mm)
+        body = build(person, whole_body(person, step, fine.pixels, multiple=2), rng)
+        spots = lesions.place(body, tracer, rng)
+        injection = _Injection.draw(asked, person, tracer)
+        suv, labels = lesions.paint(spots, body, suv_map(body, tracer, rng, minutes=injection.minutes))
+        hu = lesions.paint_hu(spots, labels, hu_map(body, rng))
+        return cls(body, truth.Grown(spots, labels, suv), injection, hu, attenuation(hu))
 
 
 def _static(asked: _Asked, tracer: Tracer, share: float | None) -> Study:
     kind, seed, site, say = asked.kind, asked.seed, asked.site, asked.say
     say("body", 0.0)
-    scanner, rng, chance = site.scanner, _generator(seed, "patient"), _generator(seed, "examination")
-    person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
-    while tracer != "FDG" and person.sex == "F":
-        person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
-    fine = scanner.fine
-    step = (scanner.slice_mm / 2, fine.pixel_mm, fine.pixel_mm)
-    body = build(person, whole_body(person, step, fine.pixels, multiple=2), rng)
-    spots = lesions.place(body, tracer, rng)
-    minutes = float(np.clip(chance.normal(*site.uptake_min), 40.0, 150.0))
-    dose_bq = 1e6 * site.activity_mbq_kg[tracer] * person.weight_kg * float(np.clip(chance.normal(1.0, 0.07), 0.7, 1.3))
-    fraction = 1.0
-    if kind == "lowcount":
-        fraction = float(chance.choice(SHARES)) if share is None else share
-    suv, labels = lesions.paint(spots, body, suv_map(body, tracer, rng, minutes=minutes))
-    grown = truth.Grown(spots, labels, suv)
-    hu = lesions.paint_hu(spots, labels, hu_map(body, rng))
-    patient = _Patient(body, hu, attenuation(hu))
-    half_life_s = HALF_LIFE_S[RADIONUCLIDE[tracer]]
-    bqml_per_suv = dose_bq * 0.5 ** (minutes * 60.0 / half_life_s) / (person.weight_kg * 1000.0)
+    patient = _Patient.draw(asked, tracer)
+    body, injection = patient.body, patient.injection
     say("counts", 0.25)
-    activity = suv * np.float32(bqml_per_suv)
-    timing = Timing(site.bed_s, half_life_s=half_life_s)
-    full = measure(activity, patient.mu, scanner, timing, _generator(seed, "counts"))
-    counts = thin(full, fraction, _generator(seed, "thinning")) if kind == "lowcount" else full
+    fraction, activity = _fraction(kind, seed, share), patient.grown.suv * np.float32(injection.bqml_per_suv)
+    timing = Timing(site.bed_s, half_life_s=injection.half_life_s)
+    full = measure(activity, patient.mu, site.scanner, timing, _generator(seed, "counts"))
+    counts = thin(full, fraction, _generator(seed, "thinning")) if fraction < 1.0 else full
     method = replace(site.method, attenuation=False, scatter=False) if kind == "nac" else site.method
     affine = _affine(_on_scanner(body.grid))
 
     def image(of: Sinograms, how: Method) -> Volume:
-        return Volume(reconstruct(of, scanner, how) / np.float32(bqml_per_suv), affine, Quantity.SUVBW)
+        suv = reconstruct(of, site.scanner, how) / np.float32(injection.bqml_per_suv)
+        return Volume(suv, affine, Quantity.SUVBW)
 
     say("reconstruction", 0.55)
     pet = image(counts, method)
     reference: Volume | None = pet
-    if kind in ("lowcount", "nac"):
+    if (counts, method) != (full, site.method):
         say("reference", 0.75)
         reference = image(full, site.method) if asked.with_reference else None
     say("CT", 0.93)
-    lesion_map = truth.lesions_on_grid(grown, affine)
-    acquisition = Acquisition(
+    lesion_map = truth.lesions_on_grid(patient.grown, affine)
+    acquisition = replace(
+        _acquisition(asked, body.person, injection.dose_bq, tracer=tracer, radionuclide=RADIONUCLIDE[tracer]),
         pet=pet,
-        ct=None if kind == "nac" else _ct(patient, seed),
-        tracer=tracer,
-        radionuclide=RADIONUCLIDE[tracer],
-        half_life_s=half_life_s,
-        dose_bq=dose_bq,
-        weight_kg=person.weight_kg,
-        height_m=person.height_m,
-        sex=person.sex,
-        uptake_s=minutes * 60.0,
+        ct=None if kind == "nac" else _ct(body.grid, patient.hu, seed),
+        uptake_s=injection.minutes * 60.0,
         frame_duration_s=site.bed_s * fraction,
-        seed=seed,
         attenuation_corrected=kind != "nac",
         truth=lesion_map,
     )
     facts = _facts(asked, acquisition, method, counts.counts) | {
-        "beds": scanner.beds(len(pet.array)),
+        "beds": site.scanner.beds(len(pet.array)),
         "count_fraction": fraction,
-        "bqml_per_suv": bqml_per_suv,
+        "bqml_per_suv": injection.bqml_per_suv,
         "activity_in_view_bq": float(activity.sum(dtype=np.float64)) * body.voxel_ml,
-        "lesions": truth.lesion_table(grown, body, lesion_map, reference),
+        "lesions": truth.lesion_table(patient.grown, body, lesion_map, reference),
     }
-    say("done", 1.0)
     return Study(kind, acquisition, truth.organs(body, affine), lesion_map, reference, {}, None, facts)
+
+
+def _fraction(kind: Kind, seed: int, share: float | None) -> float:
+    """The share of the counts that is kept."""
+    if kind != "lowcount":
+        return 1.0
+    return float(_generator(seed, "thinning", 1).choice(SHARES)) if share is None else share
+
+
+def _acquisition(asked: _Asked, person: Person, dose_bq: float, *, tracer: str, radionuclide: str) -> Acquisition:
+    """Who was injected with what; images and times are still to come."""
+    return Acquisition(
+        pet=None,
+        ct=None,
+        tracer=tracer,
+        radionuclide=radionuclide,
+        half_life_s=HALF_LIFE_S[radionuclide],
+        dose_bq=dose_bq,
+        weight_kg=person.weight_kg,
+        height_m=person.height_m,
+        sex=person.sex,
+        uptake_s=0.0,
+        frame_duration_s=0.0,
+        seed=asked.seed,
+    )
 
 
 def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
@@ -250,10 +293,10 @@ def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
     person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
     body = build(person, dynamic.chest_grid(person, scanner), rng)
     hu = hu_map(body, rng)
-    patient, rubidium = _Patient(body, hu, attenuation(hu)), kinetics.Patient.draw(person, rng)
+    rubidium = kinetics.Patient.draw(person, rng)
     scan = kinetics.course(body, rubidium, state, _generator(seed, "examination"), last_s=frames[-1].end_s)
     say("counts", 0.2)
-    expected = [mean for _, mean in dynamic.expected_frames(scan, patient.mu, scanner, frames)]
+    expected = [mean for _, mean in dynamic.expected_frames(scan, attenuation(hu), scanner, frames)]
     rngs = _generator(seed, "counts", ("rest", "stress").index(state)).spawn(len(expected))
     counts = [counted(mean, own) for mean, own in zip(expected, rngs, strict=True)]
     affine = _affine(_on_scanner(body.grid))
@@ -267,20 +310,12 @@ def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
     measured = images(counts, "frames", 0.25)
     reference = images(expected, "reference", 0.6) if asked.with_reference else None
     say("CT", 0.95)
-    acquisition = Acquisition(
-        pet=None,
-        ct=_ct(patient, seed),
+    acquisition = replace(
+        _acquisition(asked, person, rubidium.bolus.dose_bq, tracer="Rb-82", radionuclide="Rb-82"),
+        ct=_ct(body.grid, hu, seed),
         dynamic=measured,
-        tracer="Rb-82",
-        radionuclide="Rb-82",
-        half_life_s=HALF_LIFE_S["Rb-82"],
-        dose_bq=rubidium.bolus.dose_bq,
-        weight_kg=person.weight_kg,
-        height_m=person.height_m,
-        sex=person.sex,
         uptake_s=-rubidium.bolus.start_s,
         frame_duration_s=frames[0].duration_s,
-        seed=seed,
     )
     maps = kinetics.maps(scan)
     facts = _facts(asked, acquisition, site.rb82_method, sum(each.counts for each in counts)) | {
@@ -290,7 +325,6 @@ def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
         "curves": truth.curves(scan, frames),
         "lesions": [],
     }
-    say("done", 1.0)
     return Study(
         kind,
         acquisition,
@@ -303,12 +337,11 @@ def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
     )
 
 
-def _ct(patient: _Patient, seed: int) -> Volume:
+def _ct(grid: Grid, hu: FloatArray, seed: int) -> Volume:
     """The CT at the slices of the PET and twice its resolution in the plane."""
-    grid = patient.body.grid
     z, y, x = grid.shape
     coarse = Grid((z // 2, y, x), (2 * grid.step_mm[0], *grid.step_mm[1:]), grid.bottom_mm)
-    array = ct_noise(pairs_of_slices(patient.hu), coarse, _generator(seed, "CT"))
+    array = ct_noise(pairs_of_slices(hu), coarse, _generator(seed, "CT"))
     return Volume(np.clip(np.rint(array), -1024.0, 3071.0).astype(np.float32), _affine(coarse), Quantity.HU)
 
 
