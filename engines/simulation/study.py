@@ -228,11 +228,10 @@ def _static(asked: _Asked, tracer: Tracer, share: float | None) -> Study:
     full = measure(activity, patient.mu, site.scanner, timing, _generator(seed, "counts"))
     counts = thin(full, fraction, _generator(seed, "thinning")) if fraction < 1.0 else full
     method = replace(site.method, attenuation=False, scatter=False) if kind == "nac" else site.method
-    affine = _affine(_on_scanner(body.grid))
 
     def image(of: Sinograms, how: Method) -> Volume:
         suv = reconstruct(of, site.scanner, how) / np.float32(injection.bqml_per_suv)
-        return Volume(suv, affine, Quantity.SUVBW)
+        return Volume(suv, _affine(_on_scanner(body.grid)), Quantity.SUVBW)
 
     say("reconstruction", 0.55)
     pet = image(counts, method)
@@ -241,24 +240,25 @@ def _static(asked: _Asked, tracer: Tracer, share: float | None) -> Study:
         say("reference", 0.75)
         reference = image(full, site.method) if asked.with_reference else None
     say("CT", 0.93)
-    lesion_map = truth.lesions_on_grid(patient.grown, affine)
+    lesion_map = truth.lesions_on_grid(patient.grown, pet.affine)
     acquisition = replace(
         _acquisition(asked, body.person, injection.dose_bq, tracer=tracer, radionuclide=RADIONUCLIDE[tracer]),
         pet=pet,
-        ct=None if kind == "nac" else _ct(body.grid, patient.hu, seed),
+        ct=None if kind == "nac" else _ct(body.grid, patient.hu, _generator(seed, "CT")),
         uptake_s=injection.minutes * 60.0,
         frame_duration_s=site.bed_s * fraction,
         attenuation_corrected=kind != "nac",
         truth=lesion_map,
     )
     facts = _facts(asked, acquisition, method, counts.counts) | {
+        "age_years": body.person.age_years,
         "beds": site.scanner.beds(len(pet.array)),
         "count_fraction": fraction,
         "bqml_per_suv": injection.bqml_per_suv,
         "activity_in_view_bq": float(activity.sum(dtype=np.float64)) * body.voxel_ml,
         "lesions": truth.lesion_table(patient.grown, body, lesion_map, reference),
     }
-    return Study(kind, acquisition, truth.organs(body, affine), lesion_map, reference, {}, None, facts)
+    return Study(kind, acquisition, truth.organs(body, pet.affine), lesion_map, reference, {}, None, facts)
 
 
 def _fraction(kind: Kind, seed: int, share: float | None) -> float:
@@ -287,29 +287,16 @@ def _acquisition(asked: _Asked, person: Person, dose_bq: float, *, tracer: str, 
 
 
 def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
-    kind, seed, site, say = asked.kind, asked.seed, asked.site, asked.say
-    say("body", 0.0)
+    seed, site = asked.seed, asked.site
+    asked.say("body", 0.0)
     scanner, rng = dynamic.cardiac(site.scanner), _generator(seed, "patient")
     person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
     body = build(person, dynamic.chest_grid(person, scanner), rng)
     hu = hu_map(body, rng)
     rubidium = kinetics.Patient.draw(person, rng)
     scan = kinetics.course(body, rubidium, state, _generator(seed, "examination"), last_s=frames[-1].end_s)
-    say("counts", 0.2)
-    expected = [mean for _, mean in dynamic.expected_frames(scan, attenuation(hu), scanner, frames)]
-    rngs = _generator(seed, "counts", ("rest", "stress").index(state)).spawn(len(expected))
-    counts = [counted(mean, own) for mean, own in zip(expected, rngs, strict=True)]
-    affine = _affine(_on_scanner(body.grid))
-    half = 0.35 if asked.with_reference else 0.7
-
-    def images(of: list[Sinograms], what: str, done: float) -> DynamicVolume:
-        array = dynamic.reconstruct_frames(of, scanner, site.rb82_method, lambda part: say(what, done + half * part))
-        starts, lasting = ([getattr(f, name) for f in frames] for name in ("start_s", "duration_s"))
-        return DynamicVolume(array, affine, Quantity.ACTIVITY_BQML, np.asarray(starts), np.asarray(lasting))
-
-    measured = images(counts, "frames", 0.25)
-    reference = images(expected, "reference", 0.6) if asked.with_reference else None
-    say("CT", 0.95)
+    counts, measured, reference = _filmed(asked, scan, attenuation(hu), frames)
+    asked.say("CT", 0.95)
     acquisition = replace(
         _acquisition(asked, person, rubidium.bolus.dose_bq, tracer="Rb-82", radionuclide="Rb-82"),
         ct=_ct(body.grid, hu, seed),
@@ -317,31 +304,55 @@ def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
         uptake_s=-rubidium.bolus.start_s,
         frame_duration_s=frames[0].duration_s,
     )
-    maps = kinetics.maps(scan)
-    facts = _facts(asked, acquisition, site.rb82_method, sum(each.counts for each in counts)) | {
+    facts = _facts(asked, acquisition, site.rb82_method, counts) | {
         **kinetics.truth(scan),
         "frame_start_s": measured.frame_start_s.tolist(),
         "frame_duration_s": measured.frame_duration_s.tolist(),
         "curves": truth.curves(scan, frames),
         "lesions": [],
     }
+    maps, affine = kinetics.maps(scan), measured.affine
     return Study(
-        kind,
-        acquisition,
-        truth.organs(body, affine),
-        LabelMap(np.zeros(measured.array.shape[1:], np.uint16), affine, {}),
-        reference,
-        {"k1": maps.k1, "mbf": maps.mbf, "k2": maps.k2},
-        LabelMap(maps.segments.astype(np.uint16), affine, SEGMENTS),
-        facts,
+        kind=asked.kind,
+        acquisition=acquisition,
+        organs=truth.organs(body, affine),
+        lesions=LabelMap(np.zeros(measured.array.shape[1:], np.uint16), affine, {}),
+        reference=reference,
+        maps={"k1": maps.k1, "mbf": maps.mbf, "k2": maps.k2},
+        segments=LabelMap(maps.segments.astype(np.uint16), affine, SEGMENTS),
+        facts=facts,
     )
 
 
-def _ct(grid: Grid, hu: FloatArray, seed: int) -> Volume:
+def _filmed(
+    asked: _Asked, scan: kinetics.Course, mu: FloatArray, frames: tuple[Frame, ...]
+) -> tuple[float, DynamicVolume, DynamicVolume | None]:
+    """Counts of all frames, the series reconstructed from them, and the one from their expectation."""
+    asked.say("counts", 0.2)
+    scanner, affine = dynamic.cardiac(asked.site.scanner), _affine(_on_scanner(scan.body.grid))
+    expected = [mean for _, mean in dynamic.expected_frames(scan, mu, scanner, frames)]
+    rngs = _generator(asked.seed, "counts", ("rest", "stress").index(scan.state)).spawn(len(expected))
+    counts = [counted(mean, own) for mean, own in zip(expected, rngs, strict=True)]
+    starts, lasting = (np.asarray([getattr(f, name) for f in frames]) for name in ("start_s", "duration_s"))
+    part = 0.35 if asked.with_reference else 0.7
+
+    def images(of: list[Sinograms], what: str, done: float) -> DynamicVolume:
+        def say(share: float) -> None:
+            asked.say(what, done + part * share)
+
+        array = dynamic.reconstruct_frames(of, scanner, asked.site.rb82_method, say)
+        return DynamicVolume(array, affine, Quantity.ACTIVITY_BQML, starts, lasting)
+
+    measured = images(counts, "frames", 0.25)
+    reference = images(expected, "reference", 0.6) if asked.with_reference else None
+    return sum(each.counts for each in counts), measured, reference
+
+
+def _ct(grid: Grid, hu: FloatArray, rng: np.random.Generator) -> Volume:
     """The CT at the slices of the PET and twice its resolution in the plane."""
     z, y, x = grid.shape
     coarse = Grid((z // 2, y, x), (2 * grid.step_mm[0], *grid.step_mm[1:]), grid.bottom_mm)
-    array = ct_noise(pairs_of_slices(hu), coarse, _generator(seed, "CT"))
+    array = ct_noise(pairs_of_slices(hu), coarse, rng)
     return Volume(np.clip(np.rint(array), -1024.0, 3071.0).astype(np.float32), _affine(coarse), Quantity.HU)
 
 
