@@ -299,7 +299,7 @@ def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
     asked.say("CT", 0.95)
     acquisition = replace(
         _acquisition(asked, person, rubidium.bolus.dose_bq, tracer="Rb-82", radionuclide="Rb-82"),
-        ct=_ct(body.grid, hu, seed),
+        ct=_ct(body.grid, hu, _generator(seed, "CT")),
         dynamic=measured,
         uptake_s=-rubidium.bolus.start_s,
         frame_duration_s=frames[0].duration_s,

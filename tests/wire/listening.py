@@ -157,7 +157,7 @@ def associate(
     tls: Any = None,
 ) -> Association:
     ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 15
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60  # a busy disk may take its time
     wanted = contexts or [build_context(VERIFICATION), build_context(PET, ExplicitVRLittleEndian)]
     return ae.associate(LOOPBACK, port, wanted, ae_title=called, bind_address=(source, 0), tls_args=tls)
 
