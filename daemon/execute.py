@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Future
+from sqlalchemy import select
 
 from daemon import deliver
 from daemon.failures import HINTS, Disposition, Failure, back_off, contain
@@ -300,22 +301,9 @@ def retire(turn: Turn, older: schema.Job, *, by: int) -> None:
 
 
 def add_output(turn: Turn, job: schema.Job, number: int, output: dict[str, Any]) -> int:
-    """Rows of one produced object; returns the instance's id."""
+    """Rows of one produced object, in the series it belongs to; returns the instance's id."""
     session, node = turn.session, turn.node
-    series = schema.Series(
-        study_id=job.study_id,
-        series_uid=output["series_uid"],
-        modality=output["modality"],
-        origin=schema.Origin.PRODUCED,
-        produced_by_job=job.id,
-        last_arrival=turn.now,
-        expected=1,
-        state=SeriesState.ARRIVING,
-        facts={"modality": output["modality"], "produced_by": job.engine, "kind": "other", "complete": True},
-    )
-    session.add(series)
-    session.flush()
-    move(session, series, SeriesState.WHOLE, reason="produced", actor=ACTOR, at=turn.now)
+    series = produced_series(turn, job, output)
     instance = schema.Instance(
         series_id=series.id,
         sop_uid=output["sop_uid"],
@@ -332,6 +320,34 @@ def add_output(turn: Turn, job: schema.Job, number: int, output: dict[str, Any])
     session.add(instance)
     session.flush()
     return instance.id
+
+
+def produced_series(turn: Turn, job: schema.Job, output: dict[str, Any]) -> schema.Series:
+    """The row of a produced series: made with its first object; every further slice of it counts one more."""
+    session = turn.session
+    known = session.scalars(
+        select(schema.Series).where(
+            schema.Series.produced_by_job == job.id, schema.Series.series_uid == output["series_uid"]
+        )
+    ).one_or_none()
+    if known is not None:
+        known.expected = (known.expected or 0) + 1
+        return known
+    series = schema.Series(
+        study_id=job.study_id,
+        series_uid=output["series_uid"],
+        modality=output["modality"],
+        origin=schema.Origin.PRODUCED,
+        produced_by_job=job.id,
+        last_arrival=turn.now,
+        expected=1,
+        state=SeriesState.ARRIVING,
+        facts={"modality": output["modality"], "produced_by": job.engine, "kind": "other", "complete": True},
+    )
+    session.add(series)
+    session.flush()
+    move(session, series, SeriesState.WHOLE, reason="produced", actor=ACTOR, at=turn.now)
+    return series
 
 
 def undamaged_manifest(node: Node, job_id: int, number: int) -> dict[str, Any] | None:

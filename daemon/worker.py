@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ class Task:
 
     inputs : slot → {"quantity": …, "paths": [absolute paths]}
     identity : keyword arguments of dicom_io.write.header.Identity, `created` as ISO text
+    objects : kinds of dicom_io.write.objects.KINDS to write; None = the usual ones
     limit_s : wall-clock limit after which the worker process ends itself
     """
 
@@ -48,6 +49,7 @@ class Task:
     identity: Mapping[str, Any]
     timezone: str
     limit_s: float
+    objects: Sequence[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -152,27 +154,25 @@ def stop_event(job_id: int) -> str:
 
 def write_products(products: Products, source: Any, task: Task, folder: Path) -> list[dict[str, Any]]:
     """Encode every product and write it durably; returns the manifest's rows."""
-    from dicom_io.write import report, seg
-    from dicom_io.write.header import encode
+    from dicom_io.write.header import encode, transfer_syntax
+    from dicom_io.write.objects import USUAL, objects
 
-    identity = identity_of(task)
-    segmentation = seg.segmentation(products, source, identity)
-    datasets = [("seg", segmentation)] if segmentation is not None else []
-    datasets.append(("sr", report.measurement_report(products, source, segmentation, identity)))
+    kinds = USUAL if task.objects is None else task.objects
     rows = []
-    for kind, dataset in datasets:
+    for written in objects(products, source, identity_of(task), kinds):
+        dataset = written.dataset
         content = encode(dataset)
-        path = folder / f"{kind}.dcm"
+        path = folder / f"{written.name}.dcm"
         write_durably(path, content)
         rows.append(
             {
-                "kind": kind,
+                "kind": written.kind,
                 "path": path.name,
                 "sop_class_uid": str(dataset.SOPClassUID),
                 "sop_uid": str(dataset.SOPInstanceUID),
                 "series_uid": str(dataset.SeriesInstanceUID),
                 "modality": str(dataset.Modality),
-                "transfer_syntax_uid": str(dataset.file_meta.TransferSyntaxUID),
+                "transfer_syntax_uid": str(transfer_syntax(dataset)),
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "size": len(content),
             }

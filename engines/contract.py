@@ -30,6 +30,12 @@ class Quantity(StrEnum):
     """Activity concentration [Bq/mL], decay-corrected as the series says."""
     HU = "hu"
     """Hounsfield units."""
+    K1 = "k1"
+    """Rate constant of the transport from plasma into tissue [mL/min/g]."""
+    K2 = "k2"
+    """Rate constant of the transport from tissue back into plasma [1/min]."""
+    MBF = "mbf"
+    """Myocardial blood flow [mL/min/g]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +145,15 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One number of the whole study: MTV [ml], TLG [g], a threshold [g/ml{SUVbw}] … ; unit is UCUM."""
+    """One number of the whole study: MTV [ml], TLG [g], a threshold [g/ml{SUVbw}] … ; unit is UCUM.
+
+    region : of which part of the body, such as the territory "LAD"; empty where it is of the whole image
+    """
 
     name: str
     value: float
     unit: str
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +161,15 @@ class Products:
     """What an engine found; writers turn it into DICOM objects.
 
     label_map is None where nothing was found; `method` is one sentence that names the method and its parameters.
+    `volumes` are images by the name people read in a viewer's list, on the grid of the first input; one over time has
+    the frames of that input.
     """
 
     method: str
     label_map: LabelMap | None = None
     lesions: tuple[Lesion, ...] = ()
     measurements: tuple[Measurement, ...] = ()
-    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    volumes: Mapping[str, Volume | DynamicVolume] = field(default_factory=dict)
     curves: tuple[Curve, ...] = ()
     warnings: tuple[str, ...] = ()
 

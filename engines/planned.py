@@ -17,7 +17,7 @@ _PET, _CT = Slot("PT", Quantity.SUVBW), Slot("CT", Quantity.HU)
 _FRAMES = frozenset({"dynamic"})
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Planned:
     """An engine of which only name and inputs are known; it computes nothing."""
 

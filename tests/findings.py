@@ -12,10 +12,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from dicom_io.volume import LoadedSeries, load
+from dicom_io.write import header, scanner
 from dicom_io.write.header import Identity
-from engines.contract import LabelMap, Lesion, Measurement, Products, Quantity
+from engines.contract import DynamicVolume, LabelMap, Lesion, Measurement, Products, Quantity
+from engines.simulation import phantom
+from tests import make
 
 BERLIN = ZoneInfo("Europe/Berlin")
 IDENTITY = Identity(
@@ -37,6 +41,31 @@ def series(paths: Sequence[Path]) -> LoadedSeries:
     return load(paths, Quantity.SUVBW, BERLIN)
 
 
+def dynamic_series(folder: Path, shape: tuple[int, int, int], durations_s: Sequence[float]) -> list[Path]:
+    """A phantom over time as a scanner sends it, [Bq/mL]: another level in every frame, no two voxels alike."""
+    scan = phantom.simulate(phantom.Plan(1, shape))
+    assert scan.pet is not None
+    frames = len(durations_s)
+    rng = np.random.default_rng(5)
+    level = np.linspace(0.2, 1.7, frames)[:, None, None, None] * 4000.0
+    array = (level * (scan.pet.array + rng.uniform(0.1, 1.0, (frames, *shape)))).astype(np.float32)
+    starts_s = np.concatenate([[0.0], np.cumsum(durations_s)[:-1]])
+    dynamic = DynamicVolume(array, scan.pet.affine, Quantity.ACTIVITY_BQML, starts_s, np.array(durations_s, float))
+    scan = replace(scan, pet=None, ct=None, truth=None, dynamic=dynamic, uptake_s=0.0)
+    exam = scanner.Examination(started=make.STARTED, patient_id="SIM0001")
+    images = scanner.write(scan, exam, new_uid=scanner.hashed_uids("tests dynamic"))
+    return [make.save(image, folder / f"{index:05d}.dcm") for index, image in enumerate(images)]
+
+
+def save(datasets: Sequence[Dataset], folder: Path) -> list[Path]:
+    """Encode as the node does, one file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:04d}.dcm" for index in range(len(datasets))]
+    for path, dataset in zip(paths, datasets, strict=True):
+        path.write_bytes(header.encode(dataset))
+    return paths
+
+
 def corner_regions(shape: tuple[int, int, int]) -> NDArray[np.uint16]:
     """Labels 3 and 9 without any symmetry: no flip or transposition of an axis maps them onto themselves."""
     labels = np.zeros(shape, np.uint16)
@@ -49,7 +78,7 @@ def corner_regions(shape: tuple[int, int, int]) -> NDArray[np.uint16]:
 
 def products(source: LoadedSeries, labels: NDArray[np.uint16] | None = None, **more: Any) -> Products:
     """Two lesions, labels 3 and 9 with invented measures, unless `labels` or other fields say otherwise."""
-    array = corner_regions(source.volume.array.shape) if labels is None else labels
+    array = corner_regions(source.volume.array.shape[-3:]) if labels is None else labels
     present = [int(label) for label in np.unique(array) if label]
     names = {label: f"Lesion {number}" for number, label in enumerate(present, start=1)}
     found = Products(

@@ -34,7 +34,7 @@ logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
 
 MANUFACTURER = "tracerd"
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
-SERIES_OFFSETS = {"seg": 1, "sr": 2, "pet": 3}
+SERIES_OFFSETS = {"seg": 1, "sr": 2, "pet": 3, "parametric_map": 4, "capture": 5, "rtstruct": 6, "labelmap": 7}
 PROCESSING_EQUIPMENT = "109102"
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 
@@ -175,16 +175,17 @@ def software_versions(identity: Identity) -> tuple[str, str]:
     )
 
 
-def arguments(identity: Identity, product: str, content: str, source: Dataset) -> dict[str, Any]:
+def arguments(identity: Identity, product: str, content: str, source: Dataset, *, of: str = "") -> dict[str, Any]:
     """Arguments that the constructors of all highdicom objects share.
 
-    product : "seg", "sr" or "pet"; content : what the series shows, for its description
+    product : one of SERIES_OFFSETS; content : what the series shows, for its description
+    of : tells the UIDs of several products of a kind apart
     """
     at = _local(identity, source)
     return {
-        "series_instance_uid": identity.uid(product, "series"),
+        "series_instance_uid": identity.uid(product, f"{of} series".strip()),
         "series_number": 9000 + 10 * (identity.job_id % 100) + SERIES_OFFSETS[product],
-        "sop_instance_uid": identity.uid(product, "instance"),
+        "sop_instance_uid": identity.uid(product, f"{of} instance".strip()),
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": long_string(identity.engine),
@@ -232,15 +233,21 @@ def settle(product: SOPClass, source: Dataset, identity: Identity) -> None:
             equipment.ContributionDateTime = DT(at)
     dimensions = [*product.get("DimensionOrganizationSequence", ()), *product.get("DimensionIndexSequence", ())]
     for item in dimensions:
-        item.DimensionOrganizationUID = identity.uid("dimensions", "organization")
+        item.DimensionOrganizationUID = identity.uid("dimensions", str(product.SOPInstanceUID))
+
+
+def transfer_syntax(dataset: Dataset) -> UID:
+    """Explicit VR Little Endian, or the compression in which the pixels of a product are."""
+    made_as: UID = dataset.file_meta.TransferSyntaxUID
+    return made_as if made_as.is_encapsulated else ExplicitVRLittleEndian
 
 
 def encode(dataset: Dataset) -> bytes:
-    """Part 10 bytes: preamble of zeros, Explicit VR Little Endian, our File Meta; the data set is left as it is."""
+    """Part 10 bytes in `transfer_syntax`: preamble of zeros, our File Meta; the data set is left as it is."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = transfer_syntax(dataset)
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     written = Dataset()

@@ -6,12 +6,15 @@ were made stands in Instance Creation, Content Date and Time, and Contributing E
 
 Bq/mL is written as BQML with the source's decay correction. SUVbw is written as GML, SUV Type BW: no reader then has a
 decay left to compute, so that all show the SUV the engine computed. Viewers ask for dose, weight and injection even so.
+
+K1, k2 and blood flow of a series over time become one static series on the slices of its first time frame, which spans
+the time from the first frame to the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,25 +25,22 @@ from numpy.typing import NDArray
 from pydicom import Dataset, config
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import PositronEmissionTomographyImageStorage
+from pydicom.uid import UID, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import TM, format_number_as_ds
 
 from dicom_io import times
-from dicom_io.errors import GeometryRefused, PixelsRefused, QuantityRefused
+from dicom_io.errors import GeometryRefused, QuantityRefused
 from dicom_io.geometry import apart_mm
 from dicom_io.headers import PRIVATE_ELEMENTS
 from dicom_io.volume import LoadedSeries
+from dicom_io.write.concepts import KINETIC, MEANINGS, window_of
 from dicom_io.write.header import RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
+from dicom_io.write.sources import FAULT_OF_THE_ENGINE, GRID_TOLERANCE_MM, check_finite, reference, slices
 from engines.contract import DynamicVolume, FloatArray, Quantity, Volume
 
-GRID_TOLERANCE_MM: Final = 1e-2
 FRAME_TOLERANCE_S: Final = 1e-3
 NEGLIGIBLE: Final = 1e-12
 """Slices without a larger value [g/mL, Bq/mL] are written as zeros: their slope would be no number for most readers."""
-SUV_WINDOW: Final = (0.0, 10.0)
-"""What PET is usually looked at in [g/mL]; one window for the series, whatever the slope of a slice."""
-FAULT_OF_THE_ENGINE: Final = "A fault of the engine that computed the volume: report it to its author."
-UNITS: Final = {Quantity.SUVBW: "GML", Quantity.ACTIVITY_BQML: "BQML"}
 
 _SERIES = """
     SeriesDate SeriesTime PerformingPhysicianName OperatorsName BodyPartExamined ProtocolName PatientPosition
@@ -92,6 +92,7 @@ EQUIPMENT_KEYWORDS: Final = (
     "DeviceSerialNumber",
     "SoftwareVersions",
 )
+OF_ONE_FRAME: Final = ("TemporalPositionIdentifier", "NumberOfTemporalPositions", "TemporalPositionIndex")
 NEEDED_FOR_DECAY: Final = ("SeriesDate", "SeriesTime", "DecayCorrection")
 NEEDED_FOR_SUV: Final = ("RadionuclideTotalDose", "RadionuclideHalfLife")
 START_TIMES: Final = ("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime")
@@ -114,11 +115,11 @@ class Derivation:
 def derived_pet(
     volume: Volume | DynamicVolume, source: LoadedSeries, identity: Identity, derivation: Derivation
 ) -> list[Dataset]:
-    """One PET image for every image of the source, in the order of `source.datasets`.
+    """One PET image for every image of the source, in the order of `source.datasets`; for every slice of a kinetic map.
 
-    volume : on the grid and with the frames of the source, and in the quantity the source was loaded in; a reader gets
-        every value back to half a Rescale Slope, which is the largest absolute value of its slice / 65535 (/ 32767
-        where the series has negative values: one Pixel Representation for all)
+    volume : on the grid of the source; with its frames and in the quantity it was loaded in, or a static K1, k2 or
+        MBF; a reader gets every value back to half a Rescale Slope, which is the largest absolute value of its slice
+        / 65535 (/ 32767 where the series has negative values: one Pixel Representation for all)
     source : a series of single-frame PET images
 
     Raises
@@ -131,18 +132,22 @@ def derived_pet(
     PixelsRefused
         not-finite.
     """
+    originals = slices(source) if volume.quantity in KINETIC else source.datasets
     _check_source(source, volume.quantity)
     planes = _planes(volume, source)
     signed = bool((planes < 0.0).any())
-    window = SUV_WINDOW if volume.quantity is Quantity.SUVBW else (0.0, max(1.0, float(planes.max())))
+    window = window_of(planes, volume.quantity)
     images: list[Dataset] = []
     with config.disable_value_validation():
-        for index, image_index in enumerate(_image_indices(source.datasets)):
-            original = source.datasets[index]
-            image = _new_image(original, identity, derivation, index)
+        series = _new_series(originals[0], identity, derivation)
+        for index, image_index in enumerate(_image_indices(originals)):
+            original = originals[index]
+            image = _of_series(series, identity.uid("pet", f"{derivation.name} instance", index))
             _keep(image, original, identity)
-            _describe_derivation(image, original, identity, derivation)
-            image.Units = UNITS[volume.quantity]
+            _describe_derivation(image, source.datasets[index :: len(originals)], identity, derivation)
+            if volume.quantity in KINETIC:
+                _stand_for_all_frames(image, source.volume)
+            image.Units = MEANINGS[volume.quantity].pet_units
             if volume.quantity is Quantity.SUVBW:
                 image.SUVType = "BW"
             image.ImageIndex = image.InstanceNumber = image_index
@@ -157,7 +162,7 @@ def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
     if any(original.SOPClassUID != PositronEmissionTomographyImageStorage for original in source.datasets):
         message = "SOP Class UID (0008,0016): expected Positron Emission Tomography Image Storage on every source image"
         raise QuantityRefused(message, code="sop-class")
-    if quantity is not source.volume.quantity or quantity not in UNITS:
+    if quantity not in MEANINGS or (quantity not in KINETIC and quantity is not source.volume.quantity):
         message = f"volume: expected the source's quantity, {source.volume.quantity.value}, got {quantity.value}"
         raise QuantityRefused(message, code="not-source-quantity")
     for original in source.datasets:
@@ -185,21 +190,24 @@ def _missing(original: Dataset, quantity: Quantity) -> Iterator[str]:
 def _planes(volume: Volume | DynamicVolume, source: LoadedSeries) -> FloatArray:
     """float32 (images, y, x) in the order of the source's data sets."""
     expected = source.volume
-    if volume.array.shape != expected.array.shape:
-        message = f"volume: expected the source's {expected.array.shape} voxels, got {volume.array.shape}"
+    shape = expected.array.shape[-3:] if volume.quantity in KINETIC else expected.array.shape
+    if volume.array.shape != shape:
+        message = f"volume: expected the source's {shape} voxels, got {volume.array.shape}"
         raise GeometryRefused(message, code="not-source-grid", hint=FAULT_OF_THE_ENGINE)
     apart = apart_mm(volume.affine, expected.affine, volume.array.shape)
     if not apart <= GRID_TOLERANCE_MM:
         message = f"volume: expected its voxels at those of the source, got up to {apart:.3g} mm aside"
         raise GeometryRefused(message, code="not-source-grid", hint=FAULT_OF_THE_ENGINE)
-    if not np.allclose(_frame_times(volume), _frame_times(expected), rtol=0.0, atol=FRAME_TOLERANCE_S, equal_nan=True):
+    if volume.quantity not in KINETIC and not _same_frames(volume, expected):
         message = "volume: expected its frames at the times of the source's, got others"
         raise GeometryRefused(message, code="not-source-frames", hint=FAULT_OF_THE_ENGINE)
-    faulty = int(np.count_nonzero(~np.isfinite(volume.array)))
-    if faulty:
-        message = f"volume: expected finite values, {faulty} of {volume.array.size} are not"
-        raise PixelsRefused(message, code="not-finite", hint=FAULT_OF_THE_ENGINE)
-    return volume.array.reshape(len(source.datasets), *volume.array.shape[-2:])
+    check_finite(volume.array)
+    return volume.array.reshape(-1, *volume.array.shape[-2:])
+
+
+def _same_frames(volume: Volume | DynamicVolume, other: Volume | DynamicVolume) -> bool:
+    times_s = _frame_times(volume), _frame_times(other)
+    return np.allclose(*times_s, rtol=0.0, atol=FRAME_TOLERANCE_S, equal_nan=True)
 
 
 def _frame_times(volume: Volume | DynamicVolume) -> NDArray[np.float64]:
@@ -209,20 +217,28 @@ def _frame_times(volume: Volume | DynamicVolume) -> NDArray[np.float64]:
     return np.stack([volume.frame_start_s, volume.frame_duration_s])
 
 
-def _new_image(original: Dataset, identity: Identity, derivation: Derivation, index: int) -> SOPClass:
-    """An image of our own in the source's study: Patient, Study, Series, Equipment, SOP Common."""
-    ours = arguments(identity, "pet", derivation.name, original)
+def _new_series(original: Dataset, identity: Identity, derivation: Derivation) -> SOPClass:
+    """What all images of a series of our own share, in the source's study: Patient, Study, Series, Equipment."""
+    ours = arguments(identity, "pet", derivation.name, original, of=derivation.name)
     equipment = ours.pop("contributing_equipment")
-    ours["series_instance_uid"] = identity.uid("pet", f"{derivation.name} series")
-    ours["sop_instance_uid"] = identity.uid("pet", f"{derivation.name} instance", index)
-    image = SOPClass(
+    series = SOPClass(
         study_instance_uid=original.StudyInstanceUID,
         sop_class_uid=PositronEmissionTomographyImageStorage,
         modality="PT",
         **ours,
     )
-    image.ContributingEquipmentSequence = equipment
-    settle(image, original, identity)
+    series.ContributingEquipmentSequence = equipment
+    settle(series, original, identity)
+    return series
+
+
+def _of_series(series: SOPClass, sop_instance_uid: str) -> Dataset:
+    """A new image with what its series shares: a copy, because building each anew takes most of the time."""
+    image = Dataset()
+    for element in series:
+        image[element.tag] = copy(element)
+    image.file_meta = copy(series.file_meta)
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     return image
 
 
@@ -243,7 +259,8 @@ def _keep(image: Dataset, original: Dataset, identity: Identity) -> None:
         del image[keyword]
     for keyword in KEPT_KEYWORDS:
         if keyword in original:
-            image[keyword] = deepcopy(original[keyword])
+            element = original[keyword]
+            image[keyword] = deepcopy(element) if element.VR == "SQ" else copy(element)  # values are never changed
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in image:
             setattr(image, keyword, None)
@@ -266,26 +283,53 @@ def _say_start_time(given: Dataset, original: Dataset, identity: Identity) -> No
 def _keep_scan_date_time(image: Dataset, original: Dataset) -> None:
     """GE (0009,xx0d), the decay reference where Series Time was rewritten: with its block, as it was sent."""
     group, creator, element, _ = PRIVATE_ELEMENTS["GEScanDateTime"]
-    for block in range(0x10, 0x100):
+    for block in [one.tag.element for one in original.group_dataset(group) if 0x10 <= one.tag.element < 0x100]:
         tags = (group, block), (group, block << 8 | element)
-        if all(tag in original for tag in tags) and original[tags[0]].value == creator:
+        if original[tags[0]].value == creator and tags[1] in original:
             for tag in tags:
                 image.add(original[tag])
 
 
-def _describe_derivation(image: Dataset, original: Dataset, identity: Identity, derivation: Derivation) -> None:
-    """General Image and General Reference modules (PS3.3 C.7.6.1, C.12.4, C.8.9.4.1.1)."""
+def _stand_for_all_frames(image: Dataset, measured: Volume | DynamicVolume) -> None:
+    """A kinetic map: one static image of the whole measurement. It holds no activity that a decay was corrected in."""
+    if "DecayFactor" in image:
+        image.DecayFactor = "1"
+    if isinstance(measured, Volume):
+        return
+    image.SeriesType = ["STATIC", *(image.get("SeriesType") or ["", "IMAGE"])[1:]]
+    for keyword in OF_ONE_FRAME:
+        image.pop(keyword, None)
+    first_ms, span_ms = (1000.0 * float(s) for s in (measured.frame_duration_s[0], _span_s(measured)))
+    if np.isfinite(span_ms) and image.get("FrameReferenceTime") is not None:
+        image.FrameReferenceTime = _ds(float(image.FrameReferenceTime) + (span_ms - first_ms) / 2.0)
+        image.ActualFrameDuration = round(span_ms)
+
+
+def _span_s(measured: DynamicVolume) -> float:
+    """From the start of the first frame to the end of the last [s]."""
+    return float((measured.frame_start_s + measured.frame_duration_s).max() - measured.frame_start_s[0])
+
+
+def _describe_derivation(
+    image: Dataset, originals: Sequence[Dataset], identity: Identity, derivation: Derivation
+) -> None:
+    """General Image and General Reference modules (PS3.3 C.7.6.1, C.12.4, C.8.9.4.1.1).
+
+    originals : the images of one place that this one was computed from
+    """
     made_by = f"{identity.engine} {identity.engine_version}, weights sha256 {identity.weights_sha256 or 'none'}"
-    image.ContributingEquipmentSequence = [*_others_equipment(original), *image.ContributingEquipmentSequence]
+    image.ContributingEquipmentSequence = [*_others_equipment(originals[0]), *image.ContributingEquipmentSequence]
     image.ImageType = ["DERIVED", "PRIMARY"]
     image.DerivationDescription = ascii_text(f"{RESEARCH_USE_ONLY}. {derivation.description} {made_by}")[:1024]
     image.DerivationCodeSequence = [_coded(derivation.code)]
-    item = Dataset()
-    item.ReferencedSOPClassUID = original.SOPClassUID
-    item.ReferencedSOPInstanceUID = original.SOPInstanceUID
+    image.SourceImageSequence = [_source_image(original) for original in originals]
+
+
+def _source_image(original: Dataset) -> Dataset:
+    item = reference(original)
     item.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
     item.SpatialLocationsPreserved = "YES"
-    image.SourceImageSequence = [item]
+    return item
 
 
 def _coded(code: Code) -> CodedConcept:

@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from dicom_io.volume import LoadedSeries
+from dicom_io.write.concepts import K1, K2, MFR, ML_PER_MIN_PER_G, PER_MIN, PRIVATE_SCHEME
 from dicom_io.write.header import (
     MANUFACTURER,
     RESEARCH_USE_ONLY,
@@ -31,13 +32,23 @@ QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluatio
 ENGLISH: Final = sr.CodedConcept("en-US", "RFC5646", "English (United States)")
 MEASUREMENT_METHOD: Final = Code("370129005", "SCT", "Measurement Method")
 SUV_UNIT: Final = codes.cid85.StandardizedUptakeValueBodyWeight
-PRIVATE_SCHEME: Final = "99TRACERD"
 NOTICE: Final = f"{RESEARCH_USE_ONLY}. Preliminary result of an algorithm, not verified by a physician."
 
 MEASUREMENT_NAMES: Final = {
     "MTV": codes.DCM.MetabolicVolume,
     "TLG": codes.DCM.TotalLesionGlycolysis,
+    "K1": K1,
+    "k2": K2,
+    "MBF": codes.DCM.AbsoluteRegionalBloodFlow,
+    "MFR": MFR,
 }
+TERRITORIES: Final = {
+    "LAD": codes.SCT.LeftAnteriorDescendingCoronaryArtery,
+    "LCX": codes.SCT.CircumflexCoronaryArtery,
+    "RCA": codes.SCT.RightCoronaryArtery,
+    "global": None,
+}
+"""Regions that are myocardium of the left ventricle: what one coronary artery supplies (CID 3015), or all of it."""
 UNIT_MEANINGS: Final = {
     "ml": "milliliter",
     "g": "gram",
@@ -47,6 +58,8 @@ UNIT_MEANINGS: Final = {
     "1": "no units",
     "Bq/ml": "Becquerels/milliliter",
     SUV_UNIT.value: SUV_UNIT.meaning,
+    ML_PER_MIN_PER_G.value: ML_PER_MIN_PER_G.meaning,
+    PER_MIN.value: PER_MIN.meaning,
 }
 
 Text = tuple[Code, str]
@@ -54,7 +67,9 @@ Text = tuple[Code, str]
 
 
 def measurement_report(products: Products, source: LoadedSeries, seg: Dataset | None, identity: Identity) -> Dataset:
-    """Measures of every lesion and of the whole image; "No lesion found." where there is none.
+    """Measures of every lesion, of every region that measurements name, and of the whole image.
+
+    "No lesion found." is said where there is neither lesion nor region.
 
     seg : what `segmentation` returned for the same products; each lesion refers to its segment
 
@@ -63,19 +78,16 @@ def measurement_report(products: Products, source: LoadedSeries, seg: Dataset | 
     ValueError
         A lesion has no segment: a fault of the engine.
     """
-    segments = {} if seg is None else {s.TrackingUID: s for s in seg.SegmentSequence}
+    segments = {} if seg is None else {s.TrackingUID: s for s in seg.SegmentSequence if "TrackingUID" in s}
     groups: list[sr.ContentSequence] = []
     for lesion in products.lesions:
         uid = tracking_uid(identity, lesion.label)
         if seg is None or uid not in segments:
             raise ValueError(f"lesion {lesion.label} has no voxel in the label map")
         groups.append(_lesion_group(lesion, seg, segments[uid], source, identity))
-    if products.measurements:
-        groups.append(_whole_image_group(products.measurements, identity))
-    count = len(products.lesions)
-    finding = "No lesion found." if not count else f"{count} lesion{'s' if count > 1 else ''} found."
+    groups += regional_groups(products.measurements, identity)
     texts: list[Text] = [
-        (codes.DCM.Finding, finding),
+        (codes.DCM.Finding, _finding(products)),
         (MEASUREMENT_METHOD, products.method),
         (codes.DCM.SUVBodyWeightCalculationMethod, f"SUV reference: {source.suv_reference or 'none'}"),
         *((codes.DCM.Comment, f"Warning: {warning}") for warning in products.warnings),
@@ -85,15 +97,26 @@ def measurement_report(products: Products, source: LoadedSeries, seg: Dataset | 
     return _document(_content(groups, texts, identity), evidence, identity, "Report")
 
 
-def not_processed_report(code: str, reason: str, datasets: Sequence[Dataset], identity: Identity) -> Dataset:
-    """A report that says why there is no result.
+def _finding(products: Products) -> str:
+    count, regions = len(products.lesions), len({m.region for m in products.measurements if m.region})
+    if count:
+        return f"{count} lesion{'s' if count > 1 else ''} found."
+    return f"{regions} region{'s' if regions > 1 else ''} measured." if regions else "No lesion found."
 
-    code : stable identifier of the reason ("suv-no-weight"); reason : one sentence for people
+
+def not_processed_report(
+    code: str, reason: str, datasets: Sequence[Dataset], identity: Identity, *, hint: str = ""
+) -> Dataset:
+    """A report that says why there is no result: code, message and hint of a typed error.
+
+    code : stable identifier of the reason ("no-weight"); reason : one sentence for people
     datasets : headers of the series that was not processed, at least one
+    hint : what can be done about it
     """
     texts: list[Text] = [
         (codes.DCM.Finding, f"Not processed: {reason}"),
         (codes.DCM.Comment, f"Reason code: {code}"),
+        *([(codes.DCM.Comment, f"What to do: {hint}")] if hint else []),
         (codes.DCM.Comment, NOTICE),
     ]
     return _document(_content([], texts, identity), datasets, identity, "Not processed")
@@ -201,13 +224,32 @@ def _lesion_group(
     )
 
 
-def _whole_image_group(
+def regional_groups(
     measurements: Iterable[Measurement], identity: Identity
+) -> list[sr.MeasurementsAndQualitativeEvaluations]:
+    """TID 1501: a group per region in the order of their first mention, then one of what belongs to no region.
+
+    A coronary territory has the myocardium of the left ventricle as its finding site, and the artery as its modifier.
+    """
+    by_region: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        by_region.setdefault(measurement.region, []).append(measurement)
+    whole = by_region.pop("", [])
+    groups = [_group(region, f"region {region}", found, identity) for region, found in by_region.items()]
+    return groups + ([_group("Whole image", "image", whole, identity)] if whole else [])
+
+
+def _group(
+    name: str, kind: str, measurements: Iterable[Measurement], identity: Identity
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1501: the numbers that belong to no single region."""
+    sites = None
+    if name in TERRITORIES:
+        site = sr.FindingSite(codes.SCT.LeftVentricleMyocardium, topographical_modifier=TERRITORIES[name])
+        sites = [site]
     return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=identity.uid("image", "tracking"), identifier="Whole image"),
+        tracking_identifier=sr.TrackingIdentifier(uid=identity.uid(kind, "tracking"), identifier=long_string(name)),
         algorithm_id=_algorithm(identity),
+        finding_sites=sites,
         measurements=[_measure(_name(m.name), m.value, _unit(m.unit)) for m in measurements],
     )
 

@@ -1,8 +1,8 @@
 """A simulated acquisition as the instances a PET/CT scanner would send.
 
-The PET is written the way Siemens systems do it: unsigned 16 bit with one rescale slope per slice, Bq/mL, corrected
-for decay to the start of the series. Geometry is taken from the affine as it stands: flipped rows or a tilted gantry
-need no option, only such an affine.
+The PET is written as one of three makers does (makers.py): unless told otherwise in Bq/mL with a rescale slope per
+slice, corrected for decay to the start of the scan. Geometry is taken from the affine as it stands: flipped rows or a
+tilted gantry need no option, only such an affine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import format_number_as_ds
 
+from dicom_io.write import makers
+from dicom_io.write.makers import HABITS, PHILIPS_BQML_PER_COUNT, GEScan, Habits, MakerName
 from engines.contract import Acquisition, Affine, DynamicVolume, Quantity, Volume
 
 NewUid = Callable[[str, int], str]
@@ -39,6 +41,7 @@ TRACERS = {
     "PSMA-11": Code("C118961", "NCIt", "PSMA-11 Ga^68^"),
     "Rb-82": Code("129503007", "SCT", "Rubidium chloride Rb^82^"),
 }
+HIGHEST_STORED = 32767
 POSITRON_FRACTION = {"F-18": 0.9673, "Ga-68": 0.8914, "Rb-82": 0.9543, "C-11": 0.9976}
 
 
@@ -47,7 +50,10 @@ class Examination:
     """Who was scanned, when and under which settings.
 
     started : start of the PET series, with a time zone; written as local time of that zone
-    units, decay_correction : (0054,1001), (0054,1102)
+    maker : whose way of writing the scanner follows; siemens-like unless told otherwise
+    manufacturer, model : empty = those of the simulated maker
+    units, decay_correction : (0054,1001), (0054,1102); None = the maker's units, of which CNTS is Philips' alone
+    post_processed_s : how long after its start the series was processed once more, which rewrites Series Date and Time
     beds : bed positions, scanned one after the other from the last slice to the first, each for the frame duration
     timezone_offset : whether the scanner sends (0008,0201)
     phase : "rest", "stress": tells several PET series of one study apart, in their descriptions and UIDs; study and
@@ -62,11 +68,13 @@ class Examination:
     patient_birth_date: str = "19600101"
     accession_number: str = ""
     study_description: str = "PET/CT whole body"
-    manufacturer: str = "SIMULATED"
-    model: str = "Simulated PET/CT"
+    maker: MakerName = "siemens"
+    manufacturer: str = ""
+    model: str = ""
     station: str = "SIMPETCT1"
-    units: Literal["BQML", "GML"] = "BQML"
+    units: Literal["BQML", "GML", "CNTS"] | None = None
     decay_correction: Literal["START", "ADMIN", "NONE"] = "START"
+    post_processed_s: float = 0.0
     beds: int = 1
     timezone_offset: bool = False
     phase: str = ""
@@ -80,6 +88,20 @@ class Examination:
             raise ValueError("study_started: expected a time with a time zone, got one without")
         if self.beds < 1:
             raise ValueError(f"beds: expected at least 1, got {self.beds}")
+        if self.post_processed_s < 0.0:
+            raise ValueError(f"post_processed_s: expected not before the start, got {self.post_processed_s}")
+        if self.units == "CNTS" and self.habits.units != "CNTS":
+            raise ValueError(f"units: expected BQML or GML of {self.maker}, got CNTS; counts need Philips' factors")
+
+    @property
+    def habits(self) -> Habits:
+        """What the maker writes in its own way."""
+        return HABITS[self.maker]
+
+    @property
+    def written_units(self) -> str:
+        """Units (0054,1001)."""
+        return self.units or self.habits.units
 
 
 def hashed_uids(root: str) -> NewUid:
@@ -96,9 +118,9 @@ def write(acquisition: Acquisition, examination: Examination, *, new_uid: NewUid
     """Every instance of the study: the CT series, then the PET series, each from the first slice to the last, of a
     dynamic PET frame after frame.
 
-    The PET must be in SUVbw, the CT in HU, the dynamic PET in Bq/mL corrected for decay to the start of its series, the
-    only way it is written. Data sets have file meta information and Explicit VR Little Endian pixels, ready for
-    `Dataset.save_as(path, enforce_file_format=True)`.
+    The PET must be in SUVbw, the CT in HU, the dynamic PET in Bq/mL corrected for decay to the start of its series; a
+    dynamic PET is written in the maker's units and no others. Data sets have file meta information and Explicit VR
+    Little Endian pixels, ready for `Dataset.save_as(path, enforce_file_format=True)`.
 
     Raises
     ------
@@ -115,9 +137,10 @@ def write(acquisition: Acquisition, examination: Examination, *, new_uid: NewUid
         instances += _pet_series(acquisition, acquisition.pet, examination, new_uid)
     if acquisition.dynamic is not None:
         _expect(acquisition.dynamic, Quantity.ACTIVITY_BQML)
-        if (examination.units, examination.decay_correction) != ("BQML", "START"):
-            got = f"{examination.units} and {examination.decay_correction}"
-            raise ValueError(f"a dynamic series is written in BQML, decay-corrected to its START, got {got}")
+        units = examination.habits.units
+        if (examination.written_units, examination.decay_correction) != (units, "START"):
+            got = f"{examination.written_units} and {examination.decay_correction}"
+            raise ValueError(f"a dynamic series is written in {units}, decay-corrected to its START, got {got}")
         instances += _dynamic_series(acquisition, acquisition.dynamic, examination, new_uid)
     return instances
 
@@ -129,17 +152,22 @@ def _expect(volume: Volume | DynamicVolume, quantity: Quantity) -> None:
 
 def _pet_series(acquisition: Acquisition, pet: Volume, examination: Examination, new_uid: NewUid) -> list[Dataset]:
     slices = len(pet.array)
+    beds = [(slices - 1 - index) * examination.beds // slices for index in range(slices)]
+    units_per_suv = [_units_per_suv(acquisition, examination, bed) for bed in beds]
+    values = [pet.array[index] * units_per_suv[index] for index in range(slices)]
+    slopes = _slopes(values, examination.habits)
     instances = []
     for index in range(slices):
         dataset = _instance(PositronEmissionTomographyImageStorage, _role("pet", examination), index, new_uid)
         _patient_and_study(dataset, acquisition, examination, new_uid)
         _series(dataset, examination, new_uid, number=1, role="pet")
         _plane(dataset, pet.affine, pet.array.shape, index)
-        bed = (slices - 1 - index) * examination.beds // slices
         duration_s = acquisition.frame_duration_s
-        _pet_timing(dataset, acquisition, examination, bed * duration_s, duration_s)
+        _pet_timing(dataset, acquisition, examination, beds[index] * duration_s, duration_s)
         _pet_facts(dataset, acquisition, examination, slices=slices, index=index)
-        _pet_pixels(dataset, pet.array[index] * _units_per_suv(acquisition, examination, bed))
+        decayed = examination.decay_correction != "NONE"
+        _private_facts(dataset, acquisition, examination, 1.0 / units_per_suv[index] if decayed else 0.0)
+        _pet_pixels(dataset, values[index], slopes[index], examination.habits)
         instances.append(dataset)
     return instances
 
@@ -149,6 +177,10 @@ def _dynamic_series(
 ) -> list[Dataset]:
     """Image Index runs through the slices of the first frame, then of the second … (PS3.3 C.8.9.4.1.9)."""
     times, slices = dynamic.array.shape[:2]
+    counts = examination.written_units == "CNTS"
+    values = dynamic.array / PHILIPS_BQML_PER_COUNT if counts else dynamic.array
+    images = [values[place] for place in np.ndindex(times, slices)]
+    slopes = _slopes(images, examination.habits)
     instances = []
     for time, index in np.ndindex(times, slices):
         number = time * slices + index
@@ -161,10 +193,11 @@ def _dynamic_series(
         _pet_facts(dataset, acquisition, examination, slices=slices, index=index)
         dataset.SeriesType = ["DYNAMIC", "IMAGE"]
         dataset.NumberOfTimeSlices, dataset.ImageIndex = times, number + 1
-        corrected = "AC" if acquisition.attenuation_corrected else "NAC"
+        corrected = _corrected_words(acquisition, examination)
         dataset.SeriesDescription = " ".join(f"PET dynamic {examination.phase} {corrected}".split())
         dataset.BodyPartExamined = "HEART"
-        _pet_pixels(dataset, dynamic.array[time, index])
+        _private_facts(dataset, acquisition, examination, 0.0)
+        _pet_pixels(dataset, images[number], slopes[number], examination.habits)
         instances.append(dataset)
     return instances
 
@@ -182,7 +215,8 @@ def _ct_series(acquisition: Acquisition, ct: Volume, examination: Examination, n
         _series(dataset, examination, new_uid, number=0, role="ct")
         _plane(dataset, ct.affine, ct.array.shape, index)
         _ct_facts(dataset, ct.affine, examination)
-        _pixels(dataset, np.rint(ct.array[index] + 1024.0), bits_stored=12, slope=1.0, intercept=-1024.0)
+        _pixels(dataset, np.rint(ct.array[index] + 1024.0), bits_stored=12)
+        dataset.RescaleSlope, dataset.RescaleIntercept = _ds(1.0), _ds(-1024.0)
         instances.append(dataset)
     return instances
 
@@ -210,7 +244,9 @@ def _patient_and_study(dataset: Dataset, acquisition: Acquisition, examination: 
     dataset.StudyDescription = f"{examination.study_description} simulated seed {acquisition.seed}"[:64]
     dataset.AccessionNumber = examination.accession_number
     dataset.ReferringPhysicianName = ""
-    dataset.StudyDate, dataset.StudyTime = _date_time(examination.study_started or _ct_started(examination))
+    dataset.StudyDate, dataset.StudyTime = _date_time(
+        examination.study_started or _ct_started(examination), examination
+    )
     if examination.timezone_offset:
         dataset.TimezoneOffsetFromUTC = examination.started.strftime("%z")
 
@@ -220,8 +256,8 @@ def _series(dataset: Dataset, examination: Examination, new_uid: NewUid, *, numb
     dataset.FrameOfReferenceUID = new_uid("frame of reference", 0)
     dataset.PositionReferenceIndicator = ""
     dataset.SeriesNumber = examination.first_series + number
-    dataset.Manufacturer = examination.manufacturer
-    dataset.ManufacturerModelName = examination.model
+    dataset.Manufacturer = examination.manufacturer or examination.habits.manufacturer
+    dataset.ManufacturerModelName = examination.model or examination.habits.model
     dataset.StationName = examination.station
     dataset.SoftwareVersions = "simulation"
     dataset.BodyPartExamined = "WHOLEBODY"
@@ -233,8 +269,11 @@ def _ct_started(examination: Examination) -> datetime:
     return examination.started - timedelta(minutes=5)
 
 
-def _date_time(moment: datetime) -> tuple[str, str]:
-    return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
+def _date_time(moment: datetime, examination: Examination) -> tuple[str, str]:
+    """DA and TM; the fraction of a second is left out where there is none and the maker does so."""
+    time = moment.strftime("%H%M%S.%f")
+    whole = examination.habits.whole_seconds and moment.microsecond == 0
+    return moment.strftime("%Y%m%d"), time[:6] if whole else time
 
 
 def _plane(dataset: Dataset, affine: Affine, shape: tuple[int, ...], index: int) -> None:
@@ -254,19 +293,17 @@ def _plane(dataset: Dataset, affine: Affine, shape: tuple[int, ...], index: int)
 def _pet_timing(
     dataset: Dataset, acquisition: Acquisition, examination: Examination, delay_s: float, duration_s: float
 ) -> None:
-    """Series, acquisition and frame times of a slice that is measured for duration_s from delay_s on.
-
-    Frame Reference Time is when the activity is the average of the frame (PS3.3 C.8.9.4.1.5).
-    """
+    """Series, acquisition and frame times of a slice that is measured for duration_s from delay_s on."""
     decay_per_s = log(2.0) / acquisition.half_life_s
     in_frame = _decay_in_frame(acquisition, duration_s)
-    mean_count_s = log(in_frame) / decay_per_s
-    dataset.SeriesDate, dataset.SeriesTime = _date_time(examination.started)
+    in_frame_s = examination.habits.frame_reference_s(log(in_frame) / decay_per_s, duration_s)
+    series = examination.started + timedelta(seconds=examination.post_processed_s)
+    dataset.SeriesDate, dataset.SeriesTime = _date_time(series, examination)
     acquired = examination.started + timedelta(seconds=delay_s)
-    dataset.AcquisitionDate, dataset.AcquisitionTime = _date_time(acquired)
-    dataset.ContentDate, dataset.ContentTime = _date_time(acquired)
+    dataset.AcquisitionDate, dataset.AcquisitionTime = _date_time(acquired, examination)
+    dataset.ContentDate, dataset.ContentTime = _date_time(acquired, examination)
     dataset.ActualFrameDuration = round(duration_s * 1000.0)
-    dataset.FrameReferenceTime = _ds(round((delay_s + mean_count_s) * 1000.0, 3))
+    dataset.FrameReferenceTime = _ds(round((delay_s + in_frame_s) * 1000.0, 3))
     if examination.decay_correction != "NONE":
         since_reference_s = delay_s + (acquisition.uptake_s if examination.decay_correction == "ADMIN" else 0.0)
         dataset.DecayFactor = _ds(in_frame * exp(decay_per_s * since_reference_s))
@@ -280,9 +317,10 @@ def _decay_in_frame(acquisition: Acquisition, duration_s: float) -> float:
 
 def _units_per_suv(acquisition: Acquisition, examination: Examination, bed: int) -> float:
     """What one g/mL SUVbw is in the written units, for a slice of a bed position."""
-    if examination.units == "GML":
+    if examination.written_units == "GML":
         return 1.0
-    at_injection = acquisition.dose_bq / (acquisition.weight_kg * 1000.0)
+    bqml_per_unit = PHILIPS_BQML_PER_COUNT if examination.written_units == "CNTS" else 1.0
+    at_injection = acquisition.dose_bq / (acquisition.weight_kg * 1000.0) / bqml_per_unit
     decay_per_s = log(2.0) / acquisition.half_life_s
     if examination.decay_correction == "ADMIN":
         return at_injection
@@ -297,28 +335,59 @@ def _pet_facts(
     dataset: Dataset, acquisition: Acquisition, examination: Examination, *, slices: int, index: int
 ) -> None:
     """PET Series and PET Image modules (PS3.3 C.8.9.1, C.8.9.4)."""
-    corrections = ["NORM", "DTIM", *(["ATTN", "SCAT"] if acquisition.attenuation_corrected else []), "RAN"]
-    decayed = examination.decay_correction != "NONE"
+    habits, attenuated = examination.habits, acquisition.attenuation_corrected
     dataset.Modality = "PT"
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
-    dataset.SeriesDescription = f"PET WB {'AC' if acquisition.attenuation_corrected else 'NAC'}"
-    dataset.SeriesType = ["WHOLE BODY" if examination.beds > 1 else "STATIC", "IMAGE"]
-    dataset.Units = examination.units
-    if examination.units == "GML":
+    dataset.SeriesDescription = f"PET WB {_corrected_words(acquisition, examination)}"
+    dataset.SeriesType = ["WHOLE BODY" if examination.beds > 1 and habits.whole_body else "STATIC", "IMAGE"]
+    dataset.Units = examination.written_units
+    if dataset.Units == "GML":
         dataset.SUVType = "BW"
     dataset.CountsSource = "EMISSION"
-    dataset.CorrectedImage = [*corrections, *(["DECY"] if decayed else [])]
+    dataset.CorrectedImage = _corrections(acquisition, examination)
+    if {"SLSENS", "DCAL"} & set(dataset.CorrectedImage):
+        dataset.SliceSensitivityFactor, dataset.DoseCalibrationFactor = "1", "1"
     dataset.DecayCorrection = examination.decay_correction
     dataset.NumberOfSlices = slices
     dataset.ImageIndex = index + 1
-    dataset.CollimatorType = "NONE"
+    dataset.CollimatorType = habits.collimator
     dataset.ReconstructionMethod = "SIMULATED"
-    if acquisition.attenuation_corrected:
-        dataset.AttenuationCorrectionMethod = "measured"
-        dataset.ScatterCorrectionMethod = "SIMULATED"
-    dataset.RandomsCorrectionMethod = "DLYD"
+    if (attenuation := habits.attenuation[not attenuated]) is not None:
+        dataset.AttenuationCorrectionMethod = attenuation
+    if (scatter := habits.scatter[not attenuated]) is not None:
+        dataset.ScatterCorrectionMethod = scatter
+    dataset.RandomsCorrectionMethod = habits.randoms
     dataset.RadiopharmaceuticalInformationSequence = [_radiopharmaceutical(acquisition, examination)]
     _lie_supine_head_first(dataset)
+
+
+def _corrections(acquisition: Acquisition, examination: Examination) -> list[str]:
+    """Corrected Image (0028,0051); without the correction for attenuation there is none for scatter."""
+    left_out = set() if acquisition.attenuation_corrected else {"ATTN", "SCAT"}
+    left_out |= {"DECY"} if examination.decay_correction == "NONE" else set()
+    return [correction for correction in examination.habits.corrected_image if correction not in left_out]
+
+
+def _corrected_words(acquisition: Acquisition, examination: Examination) -> str:
+    return examination.habits.corrected_words if acquisition.attenuation_corrected else "NAC"
+
+
+def _private_facts(dataset: Dataset, acquisition: Acquisition, examination: Examination, suv_per_unit: float) -> None:
+    """The maker's private block; suv_per_unit is 0 where the pixels cannot be an SUV by one factor."""
+    if examination.maker == "ge":
+        (injection,) = dataset.RadiopharmaceuticalInformationSequence
+        scan = GEScan(
+            scanned="".join(_date_time(examination.started, examination)),
+            injected=injection.RadiopharmaceuticalStartDateTime,
+            tracer=injection.Radiopharmaceutical,
+            radionuclide=acquisition.radionuclide,
+            dose_bq=acquisition.dose_bq,
+            half_life_s=acquisition.half_life_s,
+            positron_fraction=POSITRON_FRACTION[acquisition.radionuclide],
+        )
+        makers.put_ge_block(dataset, scan)
+    if examination.written_units == "CNTS":
+        makers.put_philips_factors(dataset, suv_per_unit)
 
 
 def _radiopharmaceutical(acquisition: Acquisition, examination: Examination) -> Dataset:
@@ -331,8 +400,8 @@ def _radiopharmaceutical(acquisition: Acquisition, examination: Examination) -> 
     injected = examination.started - timedelta(seconds=acquisition.uptake_s)
     item = Dataset()
     item.Radiopharmaceutical = TRACERS[acquisition.tracer].meaning
-    item.RadiopharmaceuticalStartTime = _date_time(injected)[1]
-    item.RadiopharmaceuticalStartDateTime = "".join(_date_time(injected))
+    item.RadiopharmaceuticalStartTime = _date_time(injected, examination)[1]
+    item.RadiopharmaceuticalStartDateTime = "".join(_date_time(injected, examination))
     item.RadionuclideTotalDose = _ds(acquisition.dose_bq)
     item.RadionuclideHalfLife = _ds(acquisition.half_life_s)
     item.RadionuclidePositronFraction = _ds(POSITRON_FRACTION[acquisition.radionuclide])
@@ -367,9 +436,9 @@ def _ct_facts(dataset: Dataset, affine: Affine, examination: Examination) -> Non
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.SeriesDescription = "CT WB low dose"
     started = _ct_started(examination)
-    dataset.SeriesDate, dataset.SeriesTime = _date_time(started)
-    dataset.AcquisitionDate, dataset.AcquisitionTime = _date_time(started)
-    dataset.ContentDate, dataset.ContentTime = _date_time(started)
+    dataset.SeriesDate, dataset.SeriesTime = _date_time(started, examination)
+    dataset.AcquisitionDate, dataset.AcquisitionTime = _date_time(started, examination)
+    dataset.ContentDate, dataset.ContentTime = _date_time(started, examination)
     dataset.AcquisitionNumber = 1
     dataset.KVP = "120"
     dataset.ConvolutionKernel = "SIMULATED"
@@ -378,24 +447,27 @@ def _ct_facts(dataset: Dataset, affine: Affine, examination: Examination) -> Non
     dataset.GantryDetectorTilt = _ds(round(float(np.degrees(np.arccos(min(cosine, 1.0)))), 6))
 
 
-def _pet_pixels(dataset: Dataset, values: NDArray[np.floating]) -> None:
-    """Every slice uses the whole positive range of 15 bits, hence a slope of its own."""
+def _slopes(values: list[NDArray[np.floating]], habits: Habits) -> list[float]:
+    """Rescale Slope of each image: its own, or that of the whole series; the highest value uses all of 15 bits."""
+    highest = [float(image.max(initial=0.0)) for image in values]
+    if not habits.slope_per_slice:
+        highest = [max(highest, default=0.0)] * len(highest)
+    return [float(_ds(value / HIGHEST_STORED)) if value > 0.0 else 1.0 for value in highest]
+
+
+def _pet_pixels(dataset: Dataset, values: NDArray[np.floating], slope: float, habits: Habits) -> None:
+    """Signed or not, 15 bits are used."""
+    _pixels(dataset, np.clip(np.rint(values / slope), 0, HIGHEST_STORED), bits_stored=16, signed=habits.signed)
+    dataset.RescaleSlope, dataset.RescaleIntercept = _ds(slope), _ds(0.0)
     highest = float(values.max(initial=0.0))
-    slope = float(_ds(highest / 32767.0)) if highest > 0.0 else 1.0
-    stored = np.clip(np.rint(values / slope), 0, 32767)
-    _pixels(dataset, stored, bits_stored=16, slope=slope, intercept=0.0)
-    window = _ds(highest if highest > 0.0 else 1.0)
+    window = _ds(max(highest, 1.0))  # narrower is not permitted (PS3.3 C.11.2.1.2)
     dataset.WindowCenter, dataset.WindowWidth = _ds(float(window) / 2.0), window
 
 
-def _pixels(
-    dataset: Dataset, stored: NDArray[np.floating], *, bits_stored: int, slope: float, intercept: float
-) -> None:
+def _pixels(dataset: Dataset, stored: NDArray[np.floating], *, bits_stored: int, signed: bool = False) -> None:
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits_stored, bits_stored - 1
-    dataset.PixelRepresentation = 0
-    dataset.RescaleSlope = _ds(slope)
-    dataset.RescaleIntercept = _ds(intercept)
-    dataset.PixelData = stored.astype("<u2").tobytes()
+    dataset.PixelRepresentation = int(signed)
+    dataset.PixelData = stored.astype("<i2" if signed else "<u2").tobytes()
     dataset["PixelData"].VR = "OW"

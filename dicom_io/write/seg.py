@@ -1,9 +1,8 @@
-"""Regions → DICOM Segmentation (PS3.3 A.51): BINARY, one segment per label, on the grid of the source PET."""
+"""Regions → DICOM Segmentation (PS3.3 A.51), one segment per label, on the grid of the source PET."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
 from typing import Final
 
 import highdicom as hd
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, config
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, CTImageStorage, PositronEmissionTomographyImageStorage
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from dicom_io import geometry
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.header import (
     MANUFACTURER,
@@ -24,52 +22,71 @@ from dicom_io.write.header import (
     arguments,
     long_string,
     settle,
-    without_patient,
 )
-from engines.contract import LabelMap, Products, Volume
+from dicom_io.write.sources import check_grid, for_highdicom, pixel_measures, refer
+from engines.contract import LabelMap, Products
 
-SINGLE_FRAME_CLASSES: Final = {"PT": PositronEmissionTomographyImageStorage, "CT": CTImageStorage}
 TISSUE: Final = Code("85756007", "SCT", "Tissue")
-GRID_TOLERANCE_MM: Final = 1e-2
+LESION: Final = (codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion)
+OTHER: Final = (TISSUE, TISSUE)
+ANATOMY: Final = {
+    name: (codes.SCT.AnatomicalStructure, kind)
+    for name, kind in {
+        "liver": codes.SCT.Liver,
+        "spleen": codes.SCT.Spleen,
+        "kidney": codes.SCT.Kidney,
+        "brain": codes.SCT.Brain,
+        "heart": codes.SCT.Heart,
+        "myocardium": codes.SCT.LeftVentricleMyocardium,
+        "lung": codes.SCT.Lung,
+        "bladder": codes.SCT.Bladder,
+        "aorta": codes.SCT.Aorta,
+    }.items()
+}
+"""Property category and type of regions that are no lesion, by their name (PS3.16 CID 7150, 7151)."""
 
 
-def segmentation(products: Products, source: LoadedSeries, identity: Identity) -> Dataset | None:
+def segmentation(
+    products: Products, source: LoadedSeries, identity: Identity, *, labelmap: bool = False
+) -> Dataset | None:
     """The regions as one Segmentation instance in a series of its own; None where nothing was found.
 
     Segments are numbered 1…n in the order of their labels; frames without any pixel of a segment are left out.
-    `source` is the static series whose grid the label map is on, single-frame or multi-frame.
+    `source` is the series whose grid the label map is on, single-frame or multi-frame; of a series over time the frames
+    refer to the slices of the first time frame, and the object as a whole to all images.
+
+    labelmap : Label Map Segmentation (Sup 243), one frame per slice whose values are segment numbers, in JPEG-LS; else
+        Segmentation of type BINARY, one frame per slice and segment, uncompressed, which every viewer of SEG reads
 
     Raises
     ------
     ValueError
         The label map is not on the grid of the source: a fault of the engine.
-    GeometryRefused
-        not-static.
     """
     label_map = products.label_map
     labels = [] if label_map is None else present_labels(label_map)
     if label_map is None or not labels:
         return None
-    _check_grid(label_map, source.static)
+    check_grid(label_map, source)
     first = source.datasets[0]
+    types = hd.seg.SegmentationTypeValues
     with config.disable_value_validation():
         dataset = hd.seg.Segmentation(
-            source_images=[_as_single_frame(image) for image in source.datasets],
+            source_images=for_highdicom(source),
             pixel_array=_numbered(label_map.array, labels),
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segmentation_type=types.LABELMAP if labelmap else types.BINARY,
             segment_descriptions=_descriptions(products, label_map, labels, identity),
-            pixel_measures=hd.PixelMeasuresSequence(
-                pixel_spacing=[float(mm) for mm in first.PixelSpacing],
-                slice_thickness=float(first.get("SliceThickness") or source.static.spacing_mm[0]),
-                spacing_between_slices=source.static.spacing_mm[0],
-            ),
+            pixel_measures=pixel_measures(source),
             omit_empty_frames=True,
+            transfer_syntax_uid=RLELossless if labelmap else ExplicitVRLittleEndian,
             content_label="LESIONS" if products.lesions else "REGIONS",
             content_description=RESEARCH_USE_ONLY,
-            **arguments(identity, "seg", "Lesions" if products.lesions else "Regions", first),
+            **arguments(
+                identity, "labelmap" if labelmap else "seg", "Lesions" if products.lesions else "Regions", first
+            ),
         )
         dataset.ContentCreatorName = None  # type 2: a program has no person's name
-        _refer_to_frames(dataset, source.datasets)
+        refer(dataset, source)
         settle(dataset, first, identity)
     return dataset
 
@@ -98,54 +115,6 @@ def _numbered(array: NDArray[np.uint16], labels: list[int]) -> NDArray[np.uint8]
     return lookup[array]
 
 
-def _check_grid(label_map: LabelMap, volume: Volume) -> None:
-    if label_map.array.shape != volume.array.shape:
-        raise ValueError(f"label map {label_map.array.shape} is not on the source grid {volume.array.shape}")
-    if geometry.apart_mm(label_map.affine, volume.affine, volume.array.shape) > GRID_TOLERANCE_MM:
-        raise ValueError("label map is not on the source grid: its affine differs")
-
-
-def _as_single_frame(image: Dataset) -> Dataset:
-    """A slice as highdicom needs it; a frame of a multi-frame image as if it were an instance, under its own UID.
-
-    highdicom takes one multi-frame image with all its frames in the order of the array or not at all; slices may come
-    in any order, and from several instances (a concatenation).
-    """
-    bare = without_patient(image)
-    if "ReferencedFrameNumber" in image:
-        own = Dataset()
-        own.SOPClassUID, own.SOPInstanceUID = SINGLE_FRAME_CLASSES[image.Modality], _uid_of_frame(image)
-        bare.update(own)  # puts new elements there: those of the image are not ours to change
-    return bare
-
-
-def _uid_of_frame(image: Dataset) -> UID:
-    return UID(f"{image.SOPInstanceUID}.{image.ReferencedFrameNumber}")
-
-
-def _refer_to_frames(dataset: Dataset, images: Sequence[Dataset]) -> None:
-    """Put the instance and the frame number in place of each UID that `_as_single_frame` made, in place."""
-    frames = {_uid_of_frame(image): image for image in images if "ReferencedFrameNumber" in image}
-    if not frames:
-        return
-    (series,) = dataset.ReferencedSeriesSequence
-    instances = {image.SOPInstanceUID: _reference(image) for image in images}
-    series.ReferencedInstanceSequence = list(instances.values())
-    dataset.SourceImageSequence = list(instances.values())
-    for groups in dataset.PerFrameFunctionalGroupsSequence:
-        for item in groups.DerivationImageSequence[0].SourceImageSequence:
-            image = frames.get(item.ReferencedSOPInstanceUID)
-            if image is not None:  # segments on one slice share its item
-                item.update(_reference(image))
-                item.ReferencedFrameNumber = image.ReferencedFrameNumber
-
-
-def _reference(image: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
-    return item
-
-
 def _descriptions(
     products: Products, label_map: LabelMap, labels: list[int], identity: Identity
 ) -> list[hd.seg.SegmentDescription]:
@@ -159,18 +128,20 @@ def _descriptions(
     )
     descriptions = []
     for number, label in enumerate(labels, start=1):
+        category, kind = LESION if label in lesions else ANATOMY.get(region_name(label_map, label).lower(), OTHER)
         description = hd.seg.SegmentDescription(
             segment_number=number,
             segment_label=region_name(label_map, label),
-            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure if label in lesions else TISSUE,
-            segmented_property_type=codes.SCT.Lesion if label in lesions else TISSUE,
+            segmented_property_category=category,
+            segmented_property_type=kind,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
             tracking_uid=tracking_uid(identity, label),
             tracking_id=region_name(label_map, label),
         )
         description.SegmentDescription = RESEARCH_USE_ONLY
-        description.RecommendedDisplayCIELabValue = list(_colour(number).value)
+        shown = hd.color.CIELabColor.from_rgb(*(round(255 * value) for value in colour(number)))
+        description.RecommendedDisplayCIELabValue = list(shown.value)
         descriptions.append(description)
     return descriptions
 
@@ -182,7 +153,6 @@ def algorithm_family(identity: Identity) -> Code:
     return learned if identity.weights_sha256 else classical
 
 
-def _colour(number: int) -> hd.color.CIELabColor:
-    """A colour per segment: hues a golden section apart, so that neighbours differ however many there are."""
-    rgb = colorsys.hsv_to_rgb(number * 0.618034 % 1.0, 0.75, 0.95)
-    return hd.color.CIELabColor.from_rgb(*(round(255 * value) for value in rgb))
+def colour(number: int) -> tuple[float, float, float]:
+    """Red, green and blue (0 … 1) of a segment: hues a golden section apart, so that neighbours differ."""
+    return colorsys.hsv_to_rgb(number * 0.618034 % 1.0, 0.75, 0.95)

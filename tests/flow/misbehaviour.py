@@ -1,7 +1,8 @@
-"""Engines that go wrong in every way a worker can, registered only inside the processes of one test."""
+"""An engine that goes wrong in every way a worker can, or makes images; registered only in the processes of a test."""
 
 import ctypes
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,12 @@ class Misbehaving:
         if behaviour == "raise":
             raise ZeroDivisionError("patient text that must not reach the log")
         good = ThresholdSegmentation()
-        return good(volumes, good.defaults, should_stop)
+        products = good(volumes, good.defaults, should_stop)
+        if behaviour == "make images":
+            pet = volumes["pet"]
+            halved = replace(pet, array=pet.array / 2)
+            return replace(products, volumes={"halved": halved})
+        return products
 
 
 def register() -> None:

@@ -13,13 +13,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedPETImageStorage, LegacyConvertedEnhancedPETImageStorage
 
-from dicom_io.errors import GeometryRefused
 from dicom_io.volume import LoadedSeries
 from dicom_io.write import header, report, seg
 from tests import findings, make, make_enhanced
 from tests.findings import IDENTITY
 from tests.make_enhanced import concatenation, enhanced_pet, pixels
-from tests.wire.test_validators import by_dcmqi, errors, objects, save
+from tests.wire.test_validators import by_dcmqi, errors, information_object, objects, save
 
 SHAPE = (6, 12, 14)
 ORDER = [2, 0, 5, 1, 4, 3]
@@ -111,8 +110,7 @@ def test_other_programs_read_the_results(tmp_path: Path, name: str) -> None:
     source = SOURCES[name](tmp_path)
     paths = save(objects(source), tmp_path)
     for kind, path in paths.items():
-        information_object = "Segmentation" if kind.startswith("seg") else "Comprehensive3DSR"
-        assert errors(path, information_object=information_object) == [], kind
+        assert errors(path, information_object=information_object(kind)) == [], kind
     masks, _ = by_dcmqi(paths["seg"], tmp_path / "out", source)
     labels = findings.corner_regions(SHAPE)
     assert np.array_equal(masks[1], labels == 3)
@@ -126,11 +124,20 @@ def test_a_source_is_left_as_it_is(tmp_path: Path) -> None:
     assert [dataset.to_json() for dataset in source.datasets] == before
 
 
-def test_no_label_map_on_a_dynamic_source(tmp_path: Path) -> None:
+def test_regions_on_a_dynamic_source_lie_on_its_first_frames(tmp_path: Path) -> None:
     frames = make_enhanced.dynamic(6, [10.0, 20.0])
     path = make.save(enhanced_pet(frames, pixels(len(frames), *SHAPE[1:])), tmp_path / "dynamic.dcm")
     source = findings.series([path])
-    products = findings.products(enhanced(tmp_path / "static"))
-    with pytest.raises(GeometryRefused) as caught:
-        seg.segmentation(products, source, IDENTITY)
-    assert caught.value.code == "not-static"
+    segmentation = hd.seg.Segmentation.from_dataset(written(source))
+    labels = findings.corner_regions(SHAPE)
+    for z, image in enumerate(source.datasets[: SHAPE[0]]):
+        (found,) = segmentation.get_pixels_by_source_frame(
+            image.SOPInstanceUID,
+            [image.ReferencedFrameNumber],
+            combine_segments=True,
+            ignore_spatial_locations=True,
+            assert_missing_frames_are_empty=True,
+        )
+        assert np.array_equal(found, (labels[z] == 3) * 1 + (labels[z] == 9) * 2)
+    (series,) = segmentation.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == 1

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from daemon import pages
+from dicom_io.write import pages
 from engines.contract import Quantity, Volume
 
 

@@ -52,7 +52,7 @@ def save(images: Sequence[Dataset], folder: Path) -> list[Path]:
     return paths
 
 
-def refusal(source: LoadedSeries, volume: Volume) -> DicomError:
+def refusal(source: LoadedSeries, volume: Volume | DynamicVolume) -> DicomError:
     with pytest.raises(DicomError) as caught:
         derived_pet(volume, source, IDENTITY, SMOOTHED)
     return caught.value
@@ -447,6 +447,83 @@ def test_suv_of_a_series_without_decay_correction_is_refused(tmp_path: Path) -> 
     for image in written(activity):
         assert (image.DecayCorrection, image.Units) == ("NONE", "BQML")
         assert "DecayFactor" not in image and "DECY" not in image.CorrectedImage
+
+
+# Series over time
+
+DURATIONS_S = (10.0, 10.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+
+
+def over_time(folder: Path) -> tuple[LoadedSeries, DynamicVolume]:
+    """A source of seven frames, and something computed from it: with negative values, and an empty slice."""
+    source = load(findings.dynamic_series(folder, SHAPE, DURATIONS_S), Quantity.ACTIVITY_BQML, BERLIN)
+    assert isinstance(source.volume, DynamicVolume)
+    array = source.volume.array * np.linspace(0.25, 1.75, SHAPE[0], dtype=np.float32)[:, None, None] - 200.0
+    array[3, 1] = 0.0
+    return source, replace(source.volume, array=array)
+
+
+def read_by_hand(paths: Sequence[Path]) -> dict[tuple[float, float], tuple[NDArray[np.float64], float]]:
+    """(seconds since the series began, z [mm]) → values and slope of every image; pydicom and numpy alone."""
+    found = {}
+    for path in paths:
+        image = pydicom.dcmread(path)
+        assert image.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+        stored = np.frombuffer(image.PixelData, "<i2" if image.PixelRepresentation else "<u2")
+        slope = float(image.RescaleSlope)
+        assert float(image.RescaleIntercept) == 0.0
+        start_s = seconds(image.AcquisitionTime) - seconds(image.SeriesTime)
+        z_mm = float(image.ImagePositionPatient[2])
+        found[start_s, z_mm] = (stored.reshape(image.Rows, image.Columns) * slope, slope)
+    assert len(found) == len(paths), "two images of one place and time"
+    return found
+
+
+def test_a_series_over_time_is_within_half_a_slope_by_an_independent_reader(tmp_path: Path) -> None:
+    source, volume = over_time(tmp_path / "source")
+    paths = findings.save(derived_pet(volume, source, IDENTITY, SMOOTHED), tmp_path / "derived")
+    found = read_by_hand(paths)
+    for t, start_s in enumerate(np.cumsum([0.0, *DURATIONS_S[:-1]])):
+        for z in range(SHAPE[0]):
+            z_mm = float(np.round((volume.affine @ [z, 0, 0, 1])[2], 6))
+            values, slope = found[start_s, z_mm]
+            # stored values are whole numbers, volumes float32: 2⁻²⁴ of 32767 slopes is 0.4 % of half a slope
+            assert np.abs(values - volume.array[t, z]).max() <= slope / 2 * 1.005
+    assert len({slope for _, slope in found.values()}) == len(paths), "a slope for every slice of every frame"
+
+
+def test_a_series_over_time_stays_one_to_our_own_reader(tmp_path: Path) -> None:
+    source, volume = over_time(tmp_path / "source")
+    images = derived_pet(volume, source, IDENTITY, SMOOTHED)
+    # files in an order of their own: the frames must be told by what is in them
+    paths = findings.save(images, tmp_path / "derived")
+    back = load(paths[::3] + paths[1::3] + paths[2::3], Quantity.ACTIVITY_BQML, BERLIN).volume
+    assert isinstance(back, DynamicVolume)
+    assert back.frame_start_s == pytest.approx(volume.frame_start_s)
+    assert back.frame_duration_s == pytest.approx(volume.frame_duration_s)
+    slopes = np.array([float(image.RescaleSlope) for image in images]).reshape(*volume.array.shape[:2], 1, 1)
+    assert (np.abs(back.array - volume.array) <= slopes / 2 * 1.005).all()
+
+
+def test_a_series_over_time_keeps_what_orders_it(tmp_path: Path) -> None:
+    source, volume = over_time(tmp_path / "source")
+    images = derived_pet(volume, source, IDENTITY, SMOOTHED)
+    for image, original in zip(images, source.datasets, strict=True):
+        for keyword in ("SeriesType", "ImageIndex", "FrameReferenceTime", "ActualFrameDuration", "DecayFactor"):
+            assert image[keyword].value == original[keyword].value, keyword
+        assert image.AcquisitionTime == original.AcquisitionTime
+        assert (image.NumberOfSlices, image.NumberOfTimeSlices) == (SHAPE[0], len(DURATIONS_S))
+        (reference,) = image.SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == original.SOPInstanceUID
+    assert {image.PixelRepresentation for image in images} == {1}
+    assert images[0].SeriesType == ["DYNAMIC", "IMAGE"]
+
+
+def test_frames_at_other_times_are_refused(tmp_path: Path) -> None:
+    source, volume = over_time(tmp_path / "source")
+    late = replace(volume, frame_start_s=volume.frame_start_s + 1.0)
+    assert refusal(source, late).code == "not-source-frames"
+    assert refusal(source, volume.frame(0)).code == "not-source-grid"
 
 
 # The validator and the real studies

@@ -12,6 +12,7 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from dicom_io.errors import QuantityRefused
 from dicom_io.volume import LoadedSeries
 from dicom_io.write import header, report, seg
 from engines.contract import Measurement, Products
@@ -201,6 +202,52 @@ def test_study_that_was_not_processed(source: LoadedSeries, tmp_path: Path) -> N
     assert read.SeriesDescription == "Not processed threshold_segmentation RESEARCH USE ONLY"
     assert read.StudyInstanceUID == source.datasets[0].StudyInstanceUID
     assert content(read).get_image_measurement_groups() == []
+
+
+def test_what_to_do_is_said_where_it_is_known(source: LoadedSeries) -> None:
+    error = QuantityRefused("Patient's Weight (0010,1030): expected a number, got none", code="no-weight")
+    document = report.not_processed_report(error.code, str(error), source.datasets, IDENTITY, hint=error.hint)
+    assert texts(findings.reread(header.encode(document)))[1:3] == [
+        ("Comment", "Reason code: no-weight"),
+        ("Comment", f"What to do: {error.hint}"),
+    ]
+
+
+def perfusion(regions: tuple[str, ...]) -> list[Measurement]:
+    """K1, MBF and MFR, another number for each."""
+    measures = (("K1", "ml/min/g"), ("MBF", "ml/min/g"), ("MFR", "1"), ("k2", "/min"))
+    return [
+        Measurement(name, 1.0 + 0.25 * k + 0.03125 * n, unit, region=region)
+        for k, region in enumerate(regions)
+        for n, (name, unit) in enumerate(measures)
+    ]
+
+
+def test_every_territory_has_a_group_of_its_own(source: LoadedSeries) -> None:
+    regions = ("LAD", "LCX", "RCA", "global")
+    _, document = written(source, findings.nothing(measurements=(*perfusion(regions), Measurement("MTV", 2.0, "ml"))))
+    groups = content(document).get_image_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == [*regions, "Whole image"]
+    assert len({group.tracking_uid for group in groups}) == 5
+    assert texts(document)[0] == ("Finding", "4 regions measured.")
+    for k, group in enumerate(groups[:4]):
+        assert numbers(group.get_measurements()) == {
+            ("K1", None): (1.0 + 0.25 * k, "ml/min/g"),
+            ("126390", None): (1.03125 + 0.25 * k, "ml/min/g"),
+            ("MFR", None): (1.0625 + 0.25 * k, "1"),
+            ("k2", None): (1.09375 + 0.25 * k, "/min"),
+        }
+        (site,) = group.finding_sites
+        assert site.value.value == "49848007"
+        modifier = site.topographical_modifier
+        assert (modifier and modifier.value) == ("59438005", "57396003", "13647002", None)[k]
+
+
+def test_a_region_of_another_name_has_no_site(source: LoadedSeries) -> None:
+    _, document = written(source, findings.nothing(measurements=(Measurement("MBF", 1.0, "ml/min/g", region="scar"),)))
+    (group,) = content(document).get_image_measurement_groups()
+    assert (group.tracking_identifier, group.finding_sites) == ("scar", [])
+    assert texts(document)[0] == ("Finding", "1 region measured.")
 
 
 def test_headers_without_geometry_are_enough_to_say_why_not(source: LoadedSeries) -> None:

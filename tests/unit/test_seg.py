@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from dicom_io import volume
 from dicom_io.volume import LoadedSeries
-from dicom_io.write import header, seg
+from dicom_io.write import header, report, seg
 from engines.contract import LabelMap, Quantity, Volume
 from tests import findings, make
 from tests.findings import IDENTITY
@@ -179,6 +180,77 @@ def test_source_headers_are_left_as_they_were(tmp_path: Path) -> None:
     before = [dataset.to_json() for dataset in source.datasets]
     written(source)
     assert [dataset.to_json() for dataset in source.datasets] == before
+
+
+# Label Map Segmentation
+
+
+@pytest.mark.parametrize("flip", ["", "zyx"])
+def test_a_label_map_brings_every_voxel_back(tmp_path: Path, flip: str) -> None:
+    """By highdicom, and by hand: the value of a pixel is the number of its segment."""
+    source = load(tmp_path, flip=flip)
+    dataset = seg.segmentation(findings.products(source), source, IDENTITY, labelmap=True)
+    assert dataset is not None
+    read = findings.reread(header.encode(dataset))
+    segmentation = hd.seg.Segmentation.from_dataset(read)
+    labels = findings.corner_regions(SHAPE)
+    expected = (labels == 3) * 1 + (labels == 9) * 2
+    assert np.array_equal(as_labels(segmentation, source), expected)
+    assert (read.SOPClassUID, read.SegmentationType) == ("1.2.840.10008.5.1.4.1.1.66.7", "LABELMAP")
+    assert read.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.5"
+    for groups, pixels in zip(read.PerFrameFunctionalGroupsSequence, read.pixel_array, strict=True):
+        place = [float(mm) for mm in groups.PlanePositionSequence[0].ImagePositionPatient]
+        z = round(float((np.linalg.inv(source.volume.affine) @ [*place, 1.0])[0]))
+        assert np.array_equal(pixels, expected[z])
+        assert pixels.any()
+    assert read.NumberOfFrames == 3  # slices 1, 2, 3: segments share frames
+
+
+def test_a_label_map_says_the_same_of_its_segments(tmp_path: Path) -> None:
+    source = load(tmp_path)
+    found = findings.products(source)
+    binary, labelmap = (seg.segmentation(found, source, IDENTITY, labelmap=kind) for kind in (False, True))
+    assert binary is not None and labelmap is not None
+    background, *segments = labelmap.SegmentSequence
+    assert background.SegmentNumber == 0
+    assert [segment.to_json() for segment in segments] == [segment.to_json() for segment in binary.SegmentSequence]
+    assert labelmap.SOPInstanceUID != binary.SOPInstanceUID
+    assert labelmap.SeriesInstanceUID != binary.SeriesInstanceUID
+    document = report.measurement_report(found, source, labelmap, IDENTITY)
+    assert len(document.ContentSequence) == len(
+        report.measurement_report(found, source, binary, IDENTITY).ContentSequence
+    )
+
+
+def test_organs_have_their_codes(tmp_path: Path) -> None:
+    source = load(tmp_path)
+    labels = findings.corner_regions(SHAPE)
+    organs = LabelMap(labels, source.volume.affine, {3: "Liver", 9: "something else"})
+    dataset = seg.segmentation(findings.products(source, label_map=organs, lesions=()), source, IDENTITY)
+    assert dataset is not None
+    liver, other = dataset.SegmentSequence
+    assert _code(liver.SegmentedPropertyTypeCodeSequence) == ("10200004", "SCT")
+    assert _code(liver.SegmentedPropertyCategoryCodeSequence) == ("91723000", "SCT")
+    assert _code(other.SegmentedPropertyTypeCodeSequence) == ("85756007", "SCT")
+
+
+def test_a_source_over_time_is_named_whole_and_drawn_on_its_first_frame(tmp_path: Path) -> None:
+    paths = findings.dynamic_series(tmp_path, SHAPE, (10.0, 20.0, 30.0))
+    source = volume.load(paths, Quantity.ACTIVITY_BQML, findings.BERLIN)
+    segmentation = written(source)
+    (series,) = segmentation.ReferencedSeriesSequence
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence] == [
+        image.SOPInstanceUID for image in source.datasets
+    ]
+    first = {image.SOPInstanceUID for image in source.datasets[: SHAPE[0]]}
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        (item,) = frame.DerivationImageSequence[0].SourceImageSequence
+        assert item.ReferencedSOPInstanceUID in first
+    labels = findings.corner_regions(SHAPE)
+    found = segmentation.get_volume(combine_segments=True).match_geometry(
+        hd.Volume(labels, source.volume.affine, "PATIENT")
+    )
+    assert np.array_equal(found.array, (labels == 3) * 1 + (labels == 9) * 2)
 
 
 def test_whole_body_in_time() -> None:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from engines.contract import Affine, FloatArray, Volume
 
@@ -38,7 +39,8 @@ BODY_SHARE = 0.04
 """Part of the grey scale above which a projection shows body; the page is cropped to it."""
 ROWS_MAX = 20
 TAGS_MAX = 24
-NOTE_CHARACTERS = 76
+NOTE_CHARACTERS = 70
+LESION_COLUMNS = ("No.", "MTV\n[mL]", "SUVmax\n[g/mL]", "SUVmean\n[g/mL]", "SUVpeak\n[g/mL]", "TLG\n[g]")
 INK, GREY, ALARM = "#1a1a1a", "#6b6b6b", "#9b1c1c"
 
 
@@ -46,7 +48,7 @@ INK, GREY, ALARM = "#1a1a1a", "#6b6b6b", "#9b1c1c"
 class Region:
     """A labelled region and its line in the table.
 
-    label : its value in the label array; colour : red, green, blue, each 0 … 1
+    label : its value in the label array, 0 where it is not drawn; colour : red, green, blue, each 0 … 1
     cells : one text per column of the page
     """
 
@@ -62,6 +64,7 @@ class Page:
     facts : short lines under the title; headline : the result in one line
     labels : integer (z, y, x) on the grid of the PET, None where nothing was found
     window, unit : the grey scale from white to black, and what its numbers are
+    totals : last line of the table, one text per column; warnings : what a reader must not overlook
     """
 
     title: str
@@ -74,6 +77,8 @@ class Page:
     notes: tuple[str, ...]
     window: tuple[float, float]
     unit: str
+    totals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +156,26 @@ def _view(
     other = 3 - projection.axis  # of axes 1 and 2, the one that is not looked along
     shadows = {}
     if labels is not None:
-        found = np.unique(labels[labels > 0])
-        shadows = {int(label): np.any(labels == label, axis=projection.axis) for label in found}
+        boxes = {label: box for label, box in enumerate(find_objects(labels), start=1) if box is not None}
+        shadows = {label: _shadow(labels, label, box, projection.axis) for label, box in boxes.items()}
     return _View(projection, pet.max(axis=projection.axis), shadows, (float(spacing_mm[0]), float(spacing_mm[other])))
 
 
+def _shadow(labels: NDArray[Any], label: int, box: tuple[slice, ...], axis: int) -> NDArray[np.bool_]:
+    """Where a region lies along the line of sight, bool (rows, columns); looks at its box alone."""
+    seen = [k for k in range(3) if k != axis]
+    shadow = np.zeros([labels.shape[k] for k in seen], bool)
+    shadow[tuple(box[k] for k in seen)] = np.any(labels[box] == label, axis=axis)
+    return shadow
+
+
 def _cropped(view: _View, window: tuple[float, float]) -> _View:
-    """Without the columns beside the body; the rows stay, so that both views keep the same height."""
+    """Without the columns beside body and regions; the rows stay, so that both views keep the same height."""
     level = window[0] + BODY_SHARE * (window[1] - window[0])
-    columns = np.flatnonzero(np.count_nonzero(view.image > level, axis=0) > 1)
+    wanted = np.count_nonzero(view.image > level, axis=0) > 1
+    for shadow in view.shadows.values():
+        wanted |= shadow.any(axis=0)
+    columns = np.flatnonzero(wanted)
     if not columns.size:
         return view
     margin = round(MARGIN_MM / view.pixel_mm[1])
@@ -325,10 +341,11 @@ def _draw_text(figure: Figure, page: Page) -> None:
     y -= 0.12
     if page.regions:
         y = _draw_table(axes, page, y)
-    for note in page.notes:
+    warnings = [(f"Warning: {warning}", ALARM) for warning in page.warnings]
+    for note, colour in (*warnings, *((note, INK) for note in page.notes)):
         for line in textwrap.wrap(note, NOTE_CHARACTERS, subsequent_indent="  "):
-            axes.text(0.0, y, line, va="top", fontsize=8.5, color=INK)
-            y -= 0.175
+            axes.text(0.0, y, line, va="top", fontsize=9, color=colour)
+            y -= 0.185
         y -= 0.07
 
 
@@ -340,7 +357,8 @@ def _draw_table(axes: Axes, page: Page, y: float) -> float:
     y -= 0.42
     axes.plot([0.0, TEXT_IN[2]], [y + 0.07, y + 0.07], color=GREY, linewidth=0.8)
     for region in page.regions[:ROWS_MAX]:
-        axes.add_patch(Rectangle((0.02, y - 0.135), 0.15, 0.12, facecolor=region.colour, edgecolor="none"))
+        if region.label:
+            axes.add_patch(Rectangle((0.02, y - 0.135), 0.15, 0.12, facecolor=region.colour, edgecolor="none"))
         for x, word in zip(edges, region.cells, strict=True):
             axes.text(x, y, word, ha="right", va="top", fontsize=9.5, color=INK)
         y -= 0.215
@@ -349,4 +367,9 @@ def _draw_table(axes: Axes, page: Page, y: float) -> float:
         axes.text(0.0, y, f"and {rest} more", va="top", fontsize=9, style="italic", color=GREY)
         y -= 0.215
     axes.plot([0.0, TEXT_IN[2]], [y + 0.02, y + 0.02], color=GREY, linewidth=0.8)
+    if page.totals:
+        y -= 0.06
+        for x, word in zip(edges, page.totals, strict=True):
+            axes.text(x, y, word, ha="right", va="top", fontsize=9.5, weight="bold", color=INK)
+        y -= 0.215
     return y - 0.15
