@@ -11,7 +11,7 @@ BENCHMARKS := benchmarks.speed.receive benchmarks.speed.inspect benchmarks.speed
 # Nagle's algorithm with delayed acknowledgements costs DCMTK and Orthanc up to 40 ms per message.
 export TCP_NODELAY := 1
 
-.PHONY: demo test check bench mutants serve tools
+.PHONY: demo test check bench mutants cohorts serve tools
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -43,6 +43,10 @@ bench: $(INSTALLED) tools
 # Which small faults in the code would no test notice? Up to an hour; goes on where it was broken off.
 mutants: $(INSTALLED)
 	@.venv/bin/python -m tests.mutation.run; status=$$?; $(TOOK); exit $$status
+
+# What is in the simulated cohorts, and are they as hard as reality? Half an hour; goes on where it was broken off.
+cohorts: $(INSTALLED)
+	@.venv/bin/python -m benchmarks.accuracy.cohorts; status=$$?; $(TOOK); exit $$status
 
 serve: $(INSTALLED)
 	@test -f node.yaml || { cp config/node.example.yaml node.yaml && echo "wrote node.yaml from config/node.example.yaml: make it yours"; }

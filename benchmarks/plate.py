@@ -1,99 +1,157 @@
-"""The plate of simulated patients: maximum intensity projections from the front and the side, one column a
-patient, and a coronal slice below.
+"""The plate of simulated patients, every one another random person, examined as a hospital does it.
 
-    python -m benchmarks.plate [--preset small] [--out docs/img/simulated.png]
+    python -m benchmarks.plate [--site small] [--out docs/img/simulated.png]
 
-Every column is another random patient, measured and reconstructed with the counts of a clinical examination.
+From above: maximum intensity projections from the front and the side, and a coronal slice. Low counts and missing
+corrections stand beside their reference. Of Rb-82: blood, then myocardium, then the true flow, each as a transverse and
+a coronal slice through the heart.
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from engines.simulation import lesions
-from engines.simulation.anatomy import Person, build, whole_body
-from engines.simulation.measurement import measure, thin
-from engines.simulation.reconstruction import reconstruct
-from engines.simulation.scanners import METHODS, PRESETS
-from engines.simulation.uptake import attenuation, hu_map, suv_map
+from engines.contract import Volume
+from engines.simulation.study import SITES, Kind, Study, Tracer, simulate
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
-class Column:
-    """title; tracer; seed; window [SUV]; share of the counts; whether attenuation and scatter are corrected for"""
+class Examination:
+    """title; kind and seed; window from 0 to `top` [SUV]; tracer of `psma`; share of the counts of `lowcount`"""
 
     title: str
-    tracer: str
+    kind: Kind
     seed: int
-    top: float
-    share: float = 1.0
-    corrected: bool = True
+    top: float = 7.0
+    tracer: Tracer | None = None
+    share: float | None = None
 
 
-COLUMNS = (
-    Column("FDG", "FDG", 101, 7.0),
-    Column("FDG", "FDG", 102, 7.0),
-    Column("FDG", "FDG", 103, 7.0),
-    Column("Ga-68 PSMA-11", "PSMA-11", 104, 15.0),
-    Column("Ga-68 PSMA-11", "PSMA-11", 105, 15.0),
-    Column("F-18 PSMA-1007", "PSMA-1007", 106, 15.0),
-    Column("FDG, 5 % of the counts", "FDG", 107, 7.0, share=0.05),
-    Column("FDG, not corrected", "FDG", 108, 0.0, corrected=False),
+STATIC = (
+    Examination("FDG", "fdg", 101),
+    Examination("FDG", "fdg", 102),
+    Examination("FDG", "fdg", 103),
+    Examination("Ga-68 PSMA-11", "psma", 104, 15.0, "PSMA-11"),
+    Examination("F-18 PSMA-1007", "psma", 105, 15.0, "PSMA-1007"),
+    Examination("FDG, 5 % of the counts", "lowcount", 106, share=0.05),
+    Examination("FDG, not corrected", "nac", 107),
 )
-BQ_PER_KG = {"FDG": 3.5e6 * 0.685, "PSMA-11": 2.0e6 * 0.542, "PSMA-1007": 4.0e6 * 0.685}
-"""Injected, decayed for an hour."""
-SECONDS = 120.0
+RUBIDIUM = Examination("Rb-82, stress", "rb82-stress", 108)
+SLICE_TOP = 0.6
+"""Window of a slice relative to that of a projection."""
+BLOOD_S, MYOCARDIUM_S, FLOW_TOP = (20.0, 60.0), (120.0, 600.0), 4.0
+"""Seconds of the scan in which the tracer is in the blood, and then in the muscle; window of the flow [mL/min/g]."""
+HALF_MM = 130.0
+"""What is shown of a chest to either side of the heart."""
 
 
-def examine(column: Column, preset: str) -> tuple[np.ndarray, str, tuple[float, float]]:
-    """Image (z, y, x) in SUV, a line about the patient, and steps (z, x) [mm]."""
-    rng, scanner, method = np.random.default_rng(column.seed), PRESETS[preset], METHODS[preset]
-    person = Person.draw(rng)
-    while column.tracer != "FDG" and person.sex == "F":
-        person = Person.draw(rng)
-    pixels, step = 2 * scanner.geometry.pixels, scanner.geometry.pixel_mm / 2
-    body = build(person, whole_body(person, (scanner.slice_mm / 2, step, step), pixels, multiple=2), rng)
-    spots = lesions.place(body, column.tracer, rng)
-    suv, labels = lesions.paint(spots, body, suv_map(body, column.tracer, rng))
-    mu = attenuation(lesions.paint_hu(spots, labels, hu_map(body, rng)))
-    bqml = np.float32(BQ_PER_KG[column.tracer] / 1000.0)
-    counts = measure(suv * bqml, mu, scanner, SECONDS, rng)
-    if column.share < 1.0:
-        counts = thin(counts, column.share, rng)
-    corrected = column.corrected
-    image = reconstruct(counts, scanner, replace(method, attenuation=corrected, scatter=corrected)) / bqml
-    text = f"{person.sex} {person.height_m:.2f} m {person.weight_kg:.0f} kg, {len(spots)} lesions"
-    return image, text, (scanner.slice_mm, scanner.geometry.pixel_mm)
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image and its window from 0 to top."""
+
+    title: str
+    volume: Volume
+    top: float
+
+    def draw(self, rows: list[Axes]) -> None:
+        """Projections from the front and the side, and a coronal slice."""
+        array, (tall, wide) = self.volume.array, steps_mm(self.volume.affine)
+        middle = array.shape[1] // 2
+        views = ((array.max(axis=1), 1.0), (array.max(axis=2), 1.0), (array[:, middle], SLICE_TOP))
+        for axes, (view, darker) in zip(rows, views, strict=True):
+            show(axes, view, darker * self.top, tall / wide)
+        rows[0].set_title(self.title, fontsize=9)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    parser.add_argument("--site", choices=sorted(SITES), default="small")
     parser.add_argument("--out", type=Path, default=Path("docs/img/simulated.png"))
     given = parser.parse_args()
-    figure, axes = plt.subplots(3, len(COLUMNS), figsize=(2.4 * len(COLUMNS), 13.6))
-    for number, column in enumerate(COLUMNS):
-        image, text, (tall, wide) = examine(column, given.preset)
-        top = column.top or float(np.percentile(image[image > 0.01 * image.max()], 99.3))
-        middle = image.shape[1] // 2
-        for row, (view, darker) in enumerate(
-            ((image.max(axis=1), 1.0), (image.max(axis=2), 1.0), (image[:, middle], 0.6))
-        ):
-            axes[row, number].imshow(
-                view, cmap="gray_r", vmin=0, vmax=darker * top, origin="lower", aspect=tall / wide,
-                interpolation="bilinear",
-            )  # fmt: skip
-            axes[row, number].axis("off")
-        axes[0, number].set_title(f"{column.title}\n{text}", fontsize=7)
-        print(column.title, text, flush=True)
-    figure.subplots_adjust(0, 0, 1, 0.96, 0.01, 0.01)
-    figure.savefig(given.out, dpi=66)
+    drawn = [picture for examination in STATIC for picture in pictures(examination, given.site)]
+    rubidium = simulate(RUBIDIUM.kind, RUBIDIUM.seed, given.site, with_reference=False)
+    figure = plt.figure(figsize=(2.2 * (len(drawn) + 1.2), 13.2))
+    grid = figure.add_gridspec(
+        3, len(drawn) + 1, left=0, right=1, bottom=0, top=0.95, wspace=0.01, hspace=0.07,
+        width_ratios=[1.0] * len(drawn) + [1.2],
+    )  # fmt: skip
+    for column, picture in enumerate(drawn):
+        picture.draw([figure.add_subplot(grid[row, column]) for row in range(3)])
+    for row, (title, array, top, colours) in enumerate(heart(rubidium)):
+        cell = grid[row, len(drawn)].subgridspec(2, 1, hspace=0.02)
+        rows = [figure.add_subplot(cell[part]) for part in range(2)]
+        draw_heart(rows, array, rubidium, top, colours)
+        rows[0].set_title(title, fontsize=9)
+    figure.savefig(given.out, dpi=72)
+
+
+def pictures(asked: Examination, site: str) -> Iterator[Picture]:
+    """The PET of an examination, and its reference where that is another image."""
+    study = simulate(asked.kind, asked.seed, site, share=asked.share, tracer=asked.tracer)
+    pet, reference, who = study.acquisition.pet, study.reference, patient(study)
+    assert pet is not None
+    print(asked.title, who, flush=True)
+    corrected = study.acquisition.attenuation_corrected
+    yield Picture(f"{asked.title}\n{who}", pet, asked.top if corrected else uncorrected_top(pet.array))
+    if isinstance(reference, Volume) and reference is not pet:
+        yield Picture("the same patient: reference", reference, asked.top)
+
+
+def patient(study: Study) -> str:
+    """A line about who is examined."""
+    a, lesions = study.acquisition, study.facts["lesions"]
+    found = (
+        f", {len(lesions)} lesion{'s' * (len(lesions) != 1)}" if isinstance(lesions, list) and a.dynamic is None else ""
+    )
+    return f"{a.sex} {a.height_m:.2f} m {a.weight_kg:.0f} kg{found}"
+
+
+def uncorrected_top(array: np.ndarray) -> float:
+    """Window of an image that is not to scale."""
+    return float(np.percentile(array[array > 0.01 * array.max()], 99.3))
+
+
+def heart(study: Study) -> Iterator[tuple[str, np.ndarray, float, str]]:
+    """Title, array (z, y, x), window and colours of blood, myocardium and true flow."""
+    dynamic = study.acquisition.dynamic
+    assert dynamic is not None
+    for title, (first, last) in (("blood", BLOOD_S), ("myocardium", MYOCARDIUM_S)):
+        inside = (dynamic.frame_start_s >= first) & (dynamic.frame_start_s < last)
+        mean = np.average(dynamic.array[inside], axis=0, weights=dynamic.frame_duration_s[inside])
+        above = f"{RUBIDIUM.title}\n{patient(study)}\n" if title == "blood" else ""
+        yield f"{above}{title}, from {first:.0f} s", mean, float(np.percentile(mean, 99.9)), "gray_r"
+    yield f"true flow, 0 to {FLOW_TOP:.0f} mL/min/g", study.maps["mbf"], FLOW_TOP, "inferno"
+
+
+def draw_heart(rows: list[Axes], array: np.ndarray, study: Study, top: float, colours: str) -> None:
+    """A transverse and a coronal slice through the middle of the left ventricle's wall."""
+    muscle = study.maps["mbf"] > 0.0
+    z, y, x = (int(np.median(places)) for places in np.nonzero(muscle))
+    tall, wide = steps_mm(study.organs.affine)
+    reach = round(HALF_MM / wide)
+    across = slice(max(x - reach, 0), x + reach)
+    show(rows[0], array[z, max(y - reach, 0) : y + reach, across], top, 1.0, colours, origin="upper")
+    show(rows[1], array[:, y, across], top, tall / wide, colours)
+
+
+def steps_mm(affine: np.ndarray) -> tuple[float, float]:
+    """Of a volume's voxels along z and x."""
+    return float(affine[2, 0]), float(affine[0, 2])
+
+
+def show(
+    axes: Axes, view: np.ndarray, top: float, aspect: float, colours: str = "gray_r", *, origin: str = "lower"
+) -> None:
+    axes.imshow(view, cmap=colours, vmin=0.0, vmax=top, origin=origin, aspect=aspect, interpolation="bilinear")
+    axes.axis("off")
 
 
 if __name__ == "__main__":

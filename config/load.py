@@ -238,6 +238,9 @@ def _tls_of(document: object) -> Iterator[tuple[Steps, dict[str, Any]]]:
     owners: list[tuple[Steps, Mapping[Any, Any]]] = [(("listener", "doors", i), door) for i, door in _mappings(doors)]
     if isinstance(destinations, dict):
         owners += [(("destinations", name), entry) for name, entry in destinations.items() if isinstance(entry, dict)]
+    for i, peer in _mappings(content.get("peers")):
+        if isinstance(peer.get("report_to"), dict):
+            owners.append((("peers", i, "report_to"), peer["report_to"]))
     for path, owner in owners:
         if isinstance(owner.get("tls"), dict):
             yield (*path, "tls"), owner["tls"]

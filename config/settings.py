@@ -141,19 +141,6 @@ class Listener(BaseModel):
     """What one peer may cost the node."""
 
 
-class Peer(BaseModel):
-    """Somebody who may send to us."""
-
-    model_config = STRICT
-
-    name: Name
-    """What people call it; shown in tables and logs."""
-    ae_title: AETitle
-    """Its calling AE title."""
-    addresses: Annotated[tuple[Network, ...], Field(min_length=1, max_length=64)]
-    """Where it calls from; 0.0.0.0/0 and ::/0 together mean anywhere."""
-
-
 class DestinationTls(BaseModel):
     """TLS towards a destination."""
 
@@ -175,7 +162,7 @@ class DestinationTls(BaseModel):
 
 
 class Retry(BaseModel):
-    """How often a delivery is tried again after a transient error."""
+    """How often something is sent again after a transient error."""
 
     model_config = STRICT
 
@@ -184,11 +171,63 @@ class Retry(BaseModel):
     max_s: Seconds = 900.0
     """Longest wait between two tries [s]: a PACS that is back is noticed within a quarter of an hour."""
     give_up_after_s: Seconds = 259200.0
-    """Time until the delivery becomes a dead letter [s]: three days outlast a weekend."""
+    """Time until it is given up, and a delivery becomes a dead letter [s]: three days outlast a weekend."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         refuse(_ascending(self, "first_s", "max_s", "give_up_after_s"))
+        return self
+
+
+class ReportTo(BaseModel):
+    """Where a peer hears what we say about its objects (storage commitment, PS3.4 Annex J)."""
+
+    model_config = STRICT
+
+    host: Host
+    """Address or name of the peer's own DICOM server."""
+    port: Port
+    """Its DICOM port."""
+    tls: DestinationTls | None = None
+    """Encryption; the default is none."""
+    retry: Retry = Retry()
+    """How often a report is tried again; given up, the peer has to ask again."""
+
+
+class Peer(BaseModel):
+    """Somebody who may send to us."""
+
+    model_config = STRICT
+
+    name: Name
+    """What people call it; shown in tables and logs."""
+    ae_title: AETitle
+    """Its calling AE title."""
+    addresses: Annotated[tuple[Network, ...], Field(min_length=1, max_length=64)]
+    """Where it calls from; 0.0.0.0/0 and ::/0 together mean anywhere."""
+    report_to: ReportTo | None = None
+    """Where it is told whether we keep what it sent; without it we refuse its storage commitment requests."""
+
+
+class Proving(BaseModel):
+    """How a destination shows that it keeps what it accepted; for `proof: committed` and `proof: seen`."""
+
+    model_config = STRICT
+
+    ask_commitment: Flag = True
+    """Ask for storage commitment; no, only with `proof: seen`: what was accepted is looked for at once."""
+    same_association_s: Seconds = 5.0
+    """Wait for the report on the association of the request [s]; after that it may come to a door of ours."""
+    report_s: Seconds = 3600.0
+    """Longest wait for the report [s]; then it is asked for again."""
+    attempts: WholeNumber = Field(default=6, ge=1, le=100)
+    """Requests without a report before it is a dead letter, and searches without a find before it has failed."""
+    verify: Literal["found", "pixels"] = "found"
+    """For `proof: seen`: found by C-FIND, or also fetched by C-GET and compared with what was sent, pixels included."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(_ascending(self, "same_association_s", "report_s"))
         return self
 
 
@@ -209,6 +248,8 @@ class Destination(BaseModel):
     """Encryption; the default is none."""
     proof: Literal["accepted", "committed", "seen"] = "accepted"
     """What counts as delivered: its C-STORE status, its storage commitment, or found again by C-FIND."""
+    proving: Proving = Proving()
+    """How the two stronger proofs are got."""
     release: Literal["auto", "by-person"] = "auto"
     """Whether results leave by themselves or wait for a person."""
     parallel: WholeNumber = Field(default=1, ge=1, le=16)
@@ -217,6 +258,13 @@ class Destination(BaseModel):
     """Longest wait for an answer [s]."""
     retry: Retry = Retry()
     """How often a delivery is tried again."""
+
+    @model_validator(mode="after")
+    def _provable(self) -> Self:
+        if self.proof == "committed" and not self.proving.ask_commitment:
+            words = "expected yes where proof is committed, got no: nothing else would prove it"
+            refuse([Fault(("proving", "ask_commitment"), words)])
+        return self
 
 
 class Assemble(BaseModel):

@@ -112,9 +112,15 @@ class Running:
         for name, destination in node.settings.destinations.items():
             for number in range(destination.parallel):
                 self._loop(f"deliver-{name}-{number}", partial(pipeline.send_results, node, name))
+            self._loop(f"prove-{name}", partial(pipeline.prove_results, node, name), pause=self._wait_idly)
+        self._loop("vouch", lambda: pipeline.vouch_for_received(node), pause=self._wait_idly)
 
     def _wait_for_inbox(self, _: int) -> None:
         self._node.stopping.wait(INBOX_S)
+
+    def _wait_idly(self, _: int) -> None:
+        """For what is in no hurry: peers need their time too, and the bell rings often."""
+        self._node.stopping.wait(IDLE_S)
 
     def _wait_for_bell(self, heard: int) -> None:
         self._node.bell.wait(heard, IDLE_S)

@@ -14,9 +14,6 @@ from daemon.route import run_tests
 from engines.contract import Engine, Slot
 from engines.registry import engine, names
 
-PROOFS = ("accepted",)
-"""The rungs of `proof` that this version can wait for."""
-
 
 def sound_settings(config: Path) -> Settings:
     """The settings of a configuration without any fault.
@@ -36,14 +33,8 @@ def sound_settings(config: Path) -> Settings:
 
 
 def faults(settings: Settings) -> list[str]:
-    """Every fault of rules and destinations, one sentence each with its place; empty when the node can start."""
-    found = [
-        f"destinations.{name}.proof: expected {' or '.join(PROOFS)} (all this version can wait for), got "
-        f"{spell(destination.proof)}"
-        for name, destination in settings.destinations.items()
-        if destination.proof not in PROOFS
-    ]
-    return [*found, *faults_of_rules(dict(enumerate(settings.rules))), *run_tests(settings.rules)]
+    """Every fault of the rules, one sentence each with its place; empty when the node can start."""
+    return [*faults_of_rules(dict(enumerate(settings.rules))), *run_tests(settings.rules)]
 
 
 def faults_of_rules(rules: Mapping[int, Rule]) -> list[str]:

@@ -50,6 +50,7 @@ app = typer.Typer(
 rules = typer.Typer(help="Rules: why a study went where it went, and what other rules would do.", no_args_is_help=True)
 app.add_typer(cli_jobs.jobs, name="jobs")
 app.add_typer(cli_jobs.conflicts, name="conflicts")
+app.add_typer(cli_jobs.destinations, name="destinations")
 app.add_typer(rules, name="rules")
 
 
@@ -65,6 +66,32 @@ class Device(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Kind(StrEnum):
+    """A kind of simulated examination, as engines/simulation/study.py has them."""
+
+    FDG = "fdg"
+    PSMA = "psma"
+    RB82_REST = "rb82-rest"
+    RB82_STRESS = "rb82-stress"
+    LOWCOUNT = "lowcount"
+    NAC = "nac"
+
+
+class Preset(StrEnum):
+    """A size of simulated scanner."""
+
+    SMALL = "small"
+    STANDARD = "standard"
+
+
+class Maker(StrEnum):
+    """Whose way of writing a simulated scanner follows."""
+
+    SIEMENS = "siemens"
+    GE = "ge"
+    PHILIPS = "philips"
 
 
 @app.callback()
@@ -177,6 +204,38 @@ def run(
 
     outcome = run_engine(Run(engine, path, out, {}, time_zone(timezone), device))
     print_json(outcome) if as_json else show_run(outcome)
+
+
+@app.command(epilog="Example:  tracerd simulate fdg --out study --seed 7 --truth study/truth")
+def simulate(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=f"One of {', '.join(Kind)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the DICOM files; takes one study.", metavar="DIR")],
+    seed: Annotated[int, typer.Option(min=0, help="Another number is another patient.", metavar="N")] = 1,
+    preset: Annotated[Preset, typer.Option(help="Voxels of about 5 mm, or of about 3.5 mm.")] = Preset.SMALL,
+    truth: Annotated[Path | None, typer.Option(help="Folder for the truth: NIfTI and JSON.", metavar="DIR")] = None,
+    *,
+    share: Annotated[
+        float | None, typer.Option(help="Of the counts, lowcount only; drawn from the seed unless given.", metavar="F")
+    ] = None,
+    maker: Annotated[Maker, typer.Option(help="Whose scanner the headers are like.")] = Maker.SIEMENS,
+    as_json: Json = False,
+) -> None:
+    """Simulate an examination: DICOM files as a scanner sends them, and the truth (small: about half a minute).
+
+    rb82-rest and rb82-stress of one seed are one study and may share a folder.
+    """
+    # the matrices of a body are small and many: a numerical library's own threads make it several times slower
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from daemon.simulate import Wanted, run_simulation, show_simulation
+
+    try:
+        wanted = Wanted(
+            kind=kind.value, seed=seed, preset=preset.value, out=out, truth=truth, share=share, maker=maker.value
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    outcome = run_simulation(wanted)
+    print_json(outcome) if as_json else show_simulation(outcome)
 
 
 @app.command(epilog="Example:  tracerd send /data/study1 --to 10.1.2.9:104 --aet PACS")

@@ -1,9 +1,10 @@
-"""`tracerd status`, `tracerd jobs …`, `tracerd conflicts …`: what a node did, and what a person decides about it."""
+"""`tracerd status`, `jobs …`, `conflicts …`, `destinations …`: what a node did, and what a person decides about it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from daemon.ask import Request
 
 JobNumber = Annotated[int, typer.Argument(metavar="JOB", help="Number of the job, as `tracerd jobs list` shows it.")]
+DestinationName = Annotated[str, typer.Argument(metavar="NAME", help="Its name in the configuration.")]
 SeriesNumber = Annotated[
     int, typer.Argument(metavar="SERIES", help="Number of the series, as `tracerd conflicts list` shows it.")
 ]
 Because = Annotated[str, typer.Option("--because", help="Why; kept in the history for good.", metavar="TEXT")]
 
 jobs = typer.Typer(help="Jobs: what ran, what waits for a person, what failed.", no_args_is_help=True)
+destinations = typer.Typer(help="Destinations: what waits for them; stop and go on.", no_args_is_help=True)
 conflicts = typer.Typer(help="Copies that came under one UID with different content.", no_args_is_help=True)
 
 
@@ -75,6 +78,20 @@ def retry(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False) 
     _act(config, job, "retry", as_json=as_json)
 
 
+@jobs.command("resend", epilog="Example:  tracerd jobs resend 7 --to archive")
+def resend(
+    job: JobNumber,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Only there; any configured destination.", metavar="NAME")
+    ] = None,
+    config: Config = NODE_YAML,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Send the stored results of a finished job once more, byte for byte, whatever became of them the first time."""
+    _act(config, job, "resend", to=to, as_json=as_json)
+
+
 @jobs.command("rerun", epilog="Example:  tracerd jobs rerun 7")
 def rerun(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
     """Compute a finished job again; the results get new UIDs and say that they replace the old ones."""
@@ -93,13 +110,13 @@ def cancel(job: JobNumber, config: Config = NODE_YAML, *, as_json: Json = False)
     _act(config, job, "cancel", as_json=as_json)
 
 
-def _act(config: Path, job: int, action: str, because: str = "", *, as_json: bool) -> None:
+def _act(config: Path, job: int, action: str, because: str = "", *, to: str | None = None, as_json: bool) -> None:
     """Give an order about a job and show the job as it is afterwards."""
     from daemon import control
     from daemon.ask import Request, actor
     from daemon.show import console
 
-    body = control.Because(actor=actor(), because=because)
+    body = control.Because(actor=actor(), because=because, to=to)
     request = Request(
         "POST",
         f"/jobs/{job}/{action}",
@@ -153,3 +170,45 @@ def _decide(config: Path, series: int, action: str, because: str, *, as_json: bo
         print_json(done)
     else:
         console().print(f"Series {series}: {done.get('accepted', done.get('discarded'))} copies {action}ed.")
+
+
+@destinations.command("list", epilog="Example:  tracerd destinations list")
+def list_destinations(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """List every destination: what it has to prove, whether it is paused, and what waits for it."""
+    from daemon import commands
+    from daemon.ask import Request
+    from daemon.show import show_destinations
+
+    found = _ask(config, Request("GET", "/destinations", commands.list_destinations))
+    print_json(found) if as_json else show_destinations(found)
+
+
+@destinations.command("pause", epilog='Example:  tracerd destinations pause pacs --because "PACS update tonight"')
+def pause(name: DestinationName, because: Because, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Send nothing there until it is resumed, also after a restart; results wait."""
+    _direct(config, name, "pause", because, as_json=as_json)
+
+
+@destinations.command("resume", epilog="Example:  tracerd destinations resume pacs")
+def resume(name: DestinationName, because: Because = "", config: Config = NODE_YAML, *, as_json: Json = False) -> None:
+    """Let a paused destination go on with what waits for it."""
+    _direct(config, name, "resume", because, as_json=as_json)
+
+
+def _direct(config: Path, name: str, action: str, because: str, *, as_json: bool) -> None:
+    from daemon import control
+    from daemon.ask import Request, actor
+    from daemon.show import console
+
+    body = control.Because(actor=actor(), because=because)
+    request = Request(
+        "POST",
+        f"/destinations/{quote(name, safe='')}/{action}",
+        lambda turn: control.act_on_destination(turn, name, action, body),
+        body.model_dump(),
+    )
+    done = _ask(config, request)
+    if as_json:
+        print_json(done)
+    else:
+        console().print(f"{done['name']} is {'paused' if done['paused'] else 'sent to'} now.")

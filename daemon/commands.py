@@ -6,14 +6,19 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from daemon import dispatch
+from config.settings import Destination
+from daemon import deliver, dispatch
 from daemon.index import CONFLICT, PATIENT_MISMATCH
 from daemon.node import Turn
+from daemon.retention import DELIVERED
 from db import deliveries, jobs, schema, studies
 from db.moves import move, note
 from db.states import DeliveryState, InstanceState, JobState, SeriesState, StudyState
+from dicom_io.statuses import STORE_WARNINGS, warning_of
 
 JOB_LIMIT = 500
+SENT = (DeliveryState.ACCEPTED, DeliveryState.COMMITTED, DeliveryState.SEEN)
+GIVEN_UP = (DeliveryState.FAILED, DeliveryState.DEAD)
 
 
 class CannotDo(Exception):
@@ -56,13 +61,92 @@ def retry(turn: Turn, job_id: int, *, actor: str) -> dict[str, Any]:
         job.attempts, job.interruptions, job.not_before = 0, 0, None
         move(turn.session, job, JobState.WAITING, reason="retry", actor=actor, at=turn.now)
         return describe_job(turn, job)
-    again = deliveries.of_job(turn.session, job_id, [DeliveryState.FAILED, DeliveryState.DEAD])
+    again = deliveries.of_job(turn.session, job_id, GIVEN_UP)
     if not again:
         raise CannotDo(f"job {job_id} is {job.state} and none of its deliveries failed; `jobs rerun` computes anew")
     for delivery in again:
-        delivery.first_due, delivery.not_before = turn.now, None
-        move(turn.session, delivery, DeliveryState.QUEUED, reason="retry", actor=actor, at=turn.now)
+        deliveries.send_again(turn.session, delivery, reason="retry", actor=actor, at=turn.now)
     return describe_job(turn, job)
+
+
+def resend(turn: Turn, job_id: int, *, to: str | None, actor: str) -> dict[str, Any]:
+    """Send the stored results of a finished job once more, byte for byte: to where they went, or to one destination."""
+    job = job_row(turn, job_id)
+    produced = [instance.id for instance, _ in jobs.results(turn.session, job_id)]
+    if job.state != JobState.DONE or not produced:
+        raise CannotDo(f"job {job_id} is {job.state} and has no results to send")
+    states = [*SENT, *GIVEN_UP]
+    if to is not None:
+        known_destination(turn, to)
+        deliver.enqueue(turn, produced, to, job=job)
+        states.append(DeliveryState.HELD)
+    for delivery in deliveries.of_job(turn.session, job_id, states):
+        if to in {None, delivery.destination}:
+            deliveries.send_again(turn.session, delivery, reason="resend", actor=actor, at=turn.now)
+    where = f" to {to}" if to else ""
+    note(turn.session, job, reason=f"results sent again{where}", actor=actor, at=turn.now)
+    return describe_job(turn, job)
+
+
+def known_destination(turn: Turn, name: str) -> Destination:
+    """The settings of a destination."""
+    if name not in turn.node.settings.destinations:
+        known = ", ".join(sorted(turn.node.settings.destinations)) or "none is configured"
+        raise CannotDo(f"there is no destination {name!r}; expected one of: {known}")
+    return turn.node.settings.destinations[name]
+
+
+def pause(turn: Turn, name: str, *, because: str, actor: str) -> dict[str, Any]:
+    """Send nothing to a destination, and ask nothing of it, until it is resumed; what is being sent is finished."""
+    known_destination(turn, name)
+    row = turn.session.get(schema.Pause, name)
+    if row is not None:
+        raise CannotDo(f"{name} is paused already, by {row.paused_by} since {row.since:%Y-%m-%d %H:%M} UTC")
+    row = schema.Pause(destination=name, since=turn.now, paused_by=actor, because=because)
+    turn.session.add(row)
+    note(turn.session, row, reason="paused", actor=actor, at=turn.now, data=because)
+    return describe_destination(turn, name)
+
+
+def resume(turn: Turn, name: str, *, because: str, actor: str) -> dict[str, Any]:
+    """Let a paused destination go on; the time it was paused does not count against what waits for it."""
+    known_destination(turn, name)
+    row = turn.session.get(schema.Pause, name)
+    if row is None:
+        raise CannotDo(f"{name} is not paused")
+    note(turn.session, row, reason="resumed", actor=actor, at=turn.now, data=because)
+    for delivery in deliveries.in_state(turn.session, DeliveryState.QUEUED):
+        if delivery.destination == name:
+            delivery.first_due += turn.now - max(row.since, delivery.first_due)
+    turn.session.delete(row)
+    turn.session.flush()
+    return describe_destination(turn, name)
+
+
+def list_destinations(turn: Turn) -> list[dict[str, Any]]:
+    """Every configured destination: what it has to prove, whether it is paused, and what waits for it."""
+    return [describe_destination(turn, name) for name in sorted(turn.node.settings.destinations)]
+
+
+def describe_destination(turn: Turn, name: str) -> dict[str, Any]:
+    """One destination as people see it."""
+    settings, row = known_destination(turn, name), turn.session.get(schema.Pause, name)
+    counts = turn.session.execute(
+        select(schema.Delivery.state, func.count())
+        .where(schema.Delivery.destination == name)
+        .group_by(schema.Delivery.state)
+    )
+    return {
+        "name": name,
+        "address": f"{settings.host}:{settings.port}",
+        "ae_title": settings.ae_title,
+        "proof": settings.proof,
+        "paused": row is not None,
+        "since": row.since.isoformat() if row is not None else None,
+        "by": row.paused_by if row is not None else None,
+        "because": row.because if row is not None else None,
+        "deliveries": {str(state): number for state, number in counts},
+    }
 
 
 def rerun(turn: Turn, job_id: int, *, actor: str) -> dict[str, Any]:
@@ -196,10 +280,15 @@ def brief_job(job: schema.Job) -> dict[str, Any]:
 def describe_delivery(row: schema.Delivery) -> dict[str, Any]:
     """One delivery as people see it."""
     return {
+        "instance": row.instance_id,
         "destination": row.destination,
         "state": row.state,
+        "proof": row.proof,
+        "proven": row.state in DELIVERED[schema.Proof(row.proof)],
         "status": row.status_hex,
+        "warning": warning_of(int(row.status_hex, 16)) if row.status_hex else None,
         "tries": row.tries,
+        "reason_code": row.reason_code,
         "reason": row.reason,
         "next": row.not_before.isoformat() if row.not_before else None,
     }
@@ -269,6 +358,9 @@ def status(turn: Turn) -> dict[str, Any]:
         "instances": counts(schema.Instance.state),
         "jobs": counts(schema.Job.state),
         "deliveries": counts(schema.Delivery.state),
+        "delivery_warnings": warnings(turn),
+        "commitments": counts(schema.Commitment.state),
+        "paused": sorted(deliveries.pauses(turn.session)),
         "associations": counts(schema.Association.state),
         "quarantined": quarantined(turn),
         "conflicts": len(studies.conflicts(turn.session)),
@@ -276,6 +368,19 @@ def status(turn: Turn) -> dict[str, Any]:
             select(func.count()).select_from(schema.Event).where(schema.Event.reason == "coerced")
         ),
     }
+
+
+def warnings(turn: Turn) -> list[dict[str, Any]]:
+    """Deliveries that were accepted with a warning, counted by destination and status."""
+    rows = turn.session.execute(
+        select(schema.Delivery.destination, schema.Delivery.status_hex, func.count())
+        .where(schema.Delivery.status_hex.in_([f"{status:04X}" for status in STORE_WARNINGS]))
+        .group_by(schema.Delivery.destination, schema.Delivery.status_hex)
+    )
+    return [
+        {"destination": name, "status": status, "warning": warning_of(int(status or "0", 16)), "instances": number}
+        for name, status, number in rows
+    ]
 
 
 def quarantined(turn: Turn) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class Because(BaseModel):
 
     actor: str = Field(min_length=1, max_length=64)
     because: str = Field(default="", max_length=500)
+    to: str | None = Field(default=None, max_length=64)
 
 
 Open = Callable[[], AbstractContextManager[Turn]]
@@ -73,16 +74,41 @@ def application(change: Open, look: Open) -> FastAPI:
         with change() as turn:
             return choices[action](turn, series_id, because=body.because, actor=body.actor)
 
+    add_destinations(app, change, look)
     return app
+
+
+def add_destinations(app: FastAPI, change: Open, look: Open) -> None:
+    """The routes of `tracerd destinations`."""
+
+    @app.get("/destinations")
+    def list_destinations() -> list[dict[str, Any]]:
+        with look() as turn:
+            return commands.list_destinations(turn)
+
+    @app.post("/destinations/{name}/{action}")
+    def direct(name: str, action: str, body: Because) -> dict[str, Any]:
+        with change() as turn:
+            return act_on_destination(turn, name, action, body)
+
+
+def act_on_destination(turn: Turn, name: str, action: str, body: Because) -> dict[str, Any]:
+    """Apply one of the verbs of `tracerd destinations`."""
+    verbs = {"pause": commands.pause, "resume": commands.resume}
+    if action not in verbs:
+        raise commands.CannotDo(f"a destination can be paused or resumed, got {action}")
+    return verbs[action](turn, name, because=body.because, actor=body.actor)
 
 
 def act_on_job(turn: Turn, job_id: int, action: str, body: Because) -> dict[str, Any]:
     """Apply one of the verbs of `tracerd jobs`."""
     if action == "release":
         return commands.release(turn, job_id, because=body.because, actor=body.actor)
+    if action == "resend":
+        return commands.resend(turn, job_id, to=body.to, actor=body.actor)
     verbs = {"retry": commands.retry, "rerun": commands.rerun, "cancel": commands.cancel}
     if action not in verbs:
-        raise commands.CannotDo(f"a job can be released, retried, rerun or cancelled, got {action}")
+        raise commands.CannotDo(f"a job can be released, retried, resent, rerun or cancelled, got {action}")
     return verbs[action](turn, job_id, actor=body.actor)
 
 

@@ -104,11 +104,13 @@ def settle(node: Node, delivery_id: int, destination: Destination, sent: Sent) -
     with node.turn() as turn:
         delivery = turn.session.get_one(schema.Delivery, delivery_id)
         delivery.status_hex = None if sent.status is None else f"{sent.status:04X}"
+        delivery.reason_code = sent.error
         delivery.reason = sent.comment or sent.error or ""
         delivery.sent_at = turn.now
         state = next_state(delivery, destination, sent, now=turn.now)
         if state == DeliveryState.ACCEPTED:
             delivery.accepted_at = turn.now
+            delivery.proof_tries, delivery.transaction_uid = 0, None
         if state == DeliveryState.QUEUED:
             retry = destination.retry
             wait = back_off(delivery.tries, first_s=retry.first_s, max_s=retry.max_s, rng=node.rng)

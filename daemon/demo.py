@@ -1,7 +1,8 @@
 """`tracerd demo`: a whole node on simulated studies over real DICOM sockets, with DCMTK as scanner and as PACS.
 
-A study is simulated, written as a scanner writes it, sent by `storescu` to a node of its own (`tracerd serve`), and
-what the node sends arrives at `storescp`. The pages are drawn from those received files and the sent PET.
+One study of each kind is simulated, written as a scanner writes it and sent by `storescu` to a node of its own
+(`tracerd serve`); what the node sends arrives at `storescp`. The pages are drawn from those received files and the sent
+PET. Kinds whose engine is not in this version are recognised all the same, and their rules answer "no engine".
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from pydicom import Dataset
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import ColumnElement, func, select
@@ -30,56 +33,87 @@ from config.settings import Destination, Settings
 from daemon.ask import is_running, reading
 from daemon.demo_pages import DemoFailed, Study, check_results, print_table, show
 from daemon.show import console
+from daemon.simulate import write_dicom
 from db import schema
 from db.states import DeliveryState, JobState
 from dicom_io.errors import PeerUnreachable
 from dicom_io.sender import echo
 from dicom_io.write import scanner
-from engines.simulation import phantom
+from dicom_io.write.makers import MakerName
+from engines.simulation.study import Kind, simulate
+from engines.simulation.study import Study as Simulated
 
 LOOPBACK = "127.0.0.1"
-STARTED = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 START_S, FINISH_S, STOP_S = 60.0, 240.0, 40.0
-FWHM_MM, COUNTS = 8.0, 2e7
-"""Resolution and counts that leave lesions blurred at the edge and organs grainy, as people know them."""
+FDG_SEED, PSMA_SEED, RB82_SEED = 2, 3, 4
+ENOUGH_COUNTS = 0.6
+"""Relative counts from which on an FDG study is one of full dose."""
 ENVIRONMENT = {"TCP_NODELAY": "1"}
 """Without it Nagle's algorithm and delayed acknowledgements cost DCMTK 40 ms per object."""
 ENDED = (JobState.DONE, JobState.REJECTED, JobState.DEAD, JobState.HELD, JobState.CANCELLED)
 SETTLED = (DeliveryState.ACCEPTED, DeliveryState.FAILED, DeliveryState.DEAD, DeliveryState.WITHDRAWN)
-RULE: Mapping[str, Any] = {
-    "name": "fdg-lesions",
-    "engine": "threshold_segmentation",
-    "when": {"tracer": "FDG"},
-    "inputs": {
-        "pet": {"modality": "PT", "kind": "static", "attenuation_corrected": True},
-        "ct": {"modality": "CT", "pairs_with": "pet", "optional": True},
+STATIC: Mapping[str, Any] = {"modality": "PT", "kind": "static", "attenuation_corrected": True}
+RUBIDIUM: Mapping[str, Any] = {"modality": "PT", "kind": "dynamic"}
+CT: Mapping[str, Any] = {"modality": "CT", "pairs_with": "pet", "optional": True}
+RULES: tuple[Mapping[str, Any], ...] = (
+    {
+        "name": "fdg-lesions",
+        "engine": "threshold_segmentation",
+        "when": {"tracer": "FDG", "relative_counts": {"min": ENOUGH_COUNTS}},
+        "inputs": {"pet": STATIC, "ct": CT},
+        "parameters": {"method": "fixed", "threshold_suv": 4.0},
     },
-    "parameters": {"method": "fixed", "threshold_suv": 4.0},
-    "send_to": ["pacs"],
-}
+    {
+        "name": "fdg-low-count",
+        "engine": "lowcount_denoising",
+        "when": {"tracer": "FDG", "relative_counts": {"max": ENOUGH_COUNTS}},
+        "inputs": {"pet": STATIC},
+    },
+    {
+        "name": "psma-lesions",
+        "engine": "psma_detection",
+        "when": {"tracer": ["PSMA-11", "PSMA-1007"]},
+        "inputs": {"pet": STATIC, "ct": CT},
+    },
+    {
+        "name": "without-ct",
+        "engine": "ctless_attenuation",
+        "inputs": {"pet": {**STATIC, "attenuation_corrected": False}},
+    },
+    {
+        "name": "heart",
+        "engine": "rb82_denoising",
+        "when": {"tracer": "Rb-82"},
+        "inputs": {
+            "rest": {**RUBIDIUM, "series_description": {"matches": "rest"}},
+            "stress": {**RUBIDIUM, "series_description": {"matches": "stress"}, "optional": True},
+        },
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Examinee:
     """A simulated patient.
 
-    beds : more than one gives a WHOLE BODY series of several bed positions
+    kinds : examinations of one study
     omit : header attributes the scanner forgets
     """
 
     number: int
+    kinds: tuple[Kind, ...]
     seed: int
-    lesions: int
-    beds: int = 1
-    pet_shape: tuple[int, int, int] = (180, 150, 150)
-    ct_shape: tuple[int, int, int] = (180, 170, 170)
+    maker: MakerName = "siemens"
     omit: tuple[str, ...] = ()
 
 
 EXAMINEES = (
-    Examinee(1, seed=2, lesions=5),
-    Examinee(2, seed=7, lesions=8, beds=6),
-    Examinee(3, seed=11, lesions=3, omit=("PatientWeight",)),
+    Examinee(1, ("fdg",), seed=FDG_SEED),
+    Examinee(2, ("fdg",), seed=FDG_SEED, omit=("PatientWeight",)),
+    Examinee(3, ("lowcount",), seed=FDG_SEED, maker="ge"),
+    Examinee(4, ("nac",), seed=FDG_SEED),
+    Examinee(5, ("psma",), seed=PSMA_SEED, maker="philips"),
+    Examinee(6, ("rb82-rest", "rb82-stress"), seed=RB82_SEED),
 )
 
 
@@ -106,8 +140,7 @@ def run_demo(out: Path, *, keep: bool) -> None:
     work = Path(tempfile.mkdtemp(prefix="tracerd-demo-"))
     began = time.monotonic()
     try:
-        say.print(f"Simulating {len(EXAMINEES)} whole-body FDG PET/CT studies …")
-        studies = [simulate(examinee, work / "scanner") for examinee in EXAMINEES]
+        studies = simulated(say, work / "scanner")
         say.print("Starting the node and a PACS (DCMTK storescp) …")
         node_port, pacs_port = free_ports(2)
         with pacs_process(storescp, work, pacs_port) as received, node_process(work, node_port, pacs_port) as node:
@@ -132,26 +165,38 @@ def program(name: str) -> str:
     return path
 
 
-def simulate(examinee: Examinee, folder: Path) -> Study:
-    """Write a study as a scanner sends it."""
-    plan = phantom.Plan(
-        examinee.seed, examinee.pet_shape, examinee.ct_shape, lesions=examinee.lesions, counts=COUNTS, fwhm_mm=FWHM_MM
-    )
-    acquisition = phantom.simulate(plan)
-    examination = scanner.Examination(started=STARTED, patient_id=f"DEMO{examinee.number}", beds=examinee.beds)
+def simulated(say: Console, folder: Path) -> list[Study]:
+    """Every study, written as a scanner sends it; an examination that two patients share is simulated once."""
+    once = cache(partial(simulate, site="small", with_reference=False))
+    columns = TextColumn("{task.description:>24}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn()
+    studies = []
+    with Progress(*columns, console=say) as progress:
+        bar = progress.add_task("simulating", total=len(EXAMINEES))
+        for examinee in EXAMINEES:
+            progress.update(bar, description=f"simulating {' '.join(examinee.kinds)}")
+            made = [once(kind, examinee.seed) for kind in examinee.kinds]
+            studies.append(written(examinee, made, folder / f"study-{examinee.number}"))
+            progress.advance(bar)
+        progress.update(bar, description="simulated")
+    return studies
+
+
+def written(examinee: Examinee, made: Sequence[Simulated], place: Path) -> Study:
+    """The examinations of a patient as a scanner sends them, under UIDs that no other run used."""
     new_uid = scanner.hashed_uids(f"tracerd demo {time.time_ns()} {examinee.number}")
-    place = folder / f"study-{examinee.number}"
-    place.mkdir(parents=True)
-    pet = []
-    instances = scanner.write(acquisition, examination, new_uid=new_uid)
-    for index, dataset in enumerate(instances):
-        for keyword in examinee.omit:
-            if keyword in dataset:
-                delattr(dataset, keyword)
-        path = place / f"{dataset.Modality}-{index:04d}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
-        pet += [path] if dataset.Modality == "PT" else []
-    return Study(examinee.number, acquisition, place, str(instances[0].StudyInstanceUID), tuple(pet), len(instances))
+    files: dict[Path, Dataset] = {}
+    for one in made:
+        files |= write_dicom(one, place, new_uid, examinee.maker, omit=examinee.omit)
+    pet = [path for path, dataset in files.items() if dataset.Modality == "PT"]
+    return Study(
+        number=examinee.number,
+        kinds=examinee.kinds,
+        acquisition=made[0].acquisition,
+        folder=place,
+        study_uid=str(next(iter(files.values())).StudyInstanceUID),
+        pet=tuple(path for path in pet if files[path].SeriesInstanceUID == files[pet[0]].SeriesInstanceUID),
+        files=len(files),
+    )
 
 
 def free_ports(count: int) -> list[int]:
@@ -230,8 +275,8 @@ def configuration(work: Path, port: int, pacs_port: int) -> dict[str, Any]:
         },
         "peers": [{"name": "simulated scanner", "ae_title": "PETCT1", "addresses": [LOOPBACK]}],
         "destinations": {"pacs": {"host": LOOPBACK, "port": pacs_port, "ae_title": "PACS"}},
-        "assemble": {"quiet_s": 2, "quiet_other_s": 3},
-        "rules": [dict(RULE)],
+        "assemble": {"quiet_s": 3, "quiet_other_s": 6},
+        "rules": [deepcopy({**rule, "send_to": ["pacs"]}) for rule in RULES],  # a shared part would be an anchor
     }
 
 
@@ -274,7 +319,7 @@ def watch(say: Console, node: Running, studies: Sequence[Study]) -> None:
             progress.update(bars["indexed"], completed=done.indexed)
             progress.update(bars["computed"], completed=done.ended, total=len(studies))
             progress.update(bars["delivered"], completed=done.delivered, total=done.to_deliver)
-            if done.ended == len(studies) and done.delivered == done.to_deliver:
+            if done.ended == len(studies) and not done.open and done.delivered == done.to_deliver:
                 return
             time.sleep(0.2)
     raise DemoFailed(f"the node did not finish within {FINISH_S:g} s: {done}", hint=log_end(node))
@@ -282,11 +327,12 @@ def watch(say: Console, node: Running, studies: Sequence[Study]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How far the node is: objects received and indexed, jobs ended, results to deliver and delivered."""
+    """How far the node is: objects received and indexed, studies with an ended job, open jobs, results to deliver, done."""
 
     received: int
     indexed: int
     ended: int
+    open: int
     to_deliver: int
     delivered: int
 
@@ -298,12 +344,14 @@ def count(settings: Settings) -> Counts:
         def number(*conditions: ColumnElement[bool]) -> int:
             return turn.session.scalar(select(func.count()).where(*conditions)) or 0
 
+        ended = select(func.count(schema.Job.study_id.distinct())).where(schema.Job.state.in_(ENDED))
         waiting = sum(1 for path in turn.node.spool.inbox.iterdir() if path.suffix == ".dcm")
         indexed = number(schema.Instance.job_id.is_(None))
         return Counts(
             received=indexed + waiting,
             indexed=indexed,
-            ended=number(schema.Job.state.in_(ENDED)),
+            ended=turn.session.scalar(ended) or 0,
+            open=number(schema.Job.state.not_in(ENDED)),
             to_deliver=number(schema.Delivery.id.is_not(None)),
             delivered=number(schema.Delivery.state.in_(SETTLED)),
         )

@@ -42,6 +42,8 @@ class Filing(StrEnum):
     DUPLICATE = "duplicate"
     COERCED = "coerced"
     CONFLICTING = "conflicting"
+    RETURNED = "returned"
+    """A result of ours that comes back from a PACS that forwards what it gets: never processed, whatever it became."""
     UNREADABLE = "unreadable"
 
 
@@ -108,6 +110,8 @@ def judge(node: Node, outcomes: Iterable[tuple[Path, Reading | UnreadableObject]
 def same_uid(session: Session, node: Node, path: Path, reading: Reading) -> tuple[Filing, tuple[str, ...]]:
     """Compare an arrival with the copies we hold of the same SOP Instance UID (DESIGN: Index)."""
     held = studies.copies(session, reading.sop_instance_uid)
+    if studies.is_produced(session, reading.sop_instance_uid):
+        return Filing.RETURNED, differences(node, held[0].path, path) if held else ()
     if not held:
         return Filing.NEW, ()
     if any(copy.content_sha256 == reading.content_sha256 for copy in held):
@@ -119,6 +123,14 @@ def same_uid(session: Session, node: Node, path: Path, reading: Reading) -> tupl
     return Filing(sameness.verdict), sameness.keywords
 
 
+def differences(node: Node, held: str, path: Path) -> tuple[str, ...]:
+    """In what an arrival differs from the copy we hold, by keyword; the code of the fault where it cannot be read."""
+    try:
+        return node.sandbox.compare(node.folders.data / held, path).keywords
+    except UnreadableObject as error:
+        return (error.code,)
+
+
 def file(turn: Turn, arrival: Arrival) -> list[int]:
     """Link one arrival into its folder and add its rows; returns the studies that changed."""
     if arrival.filing is Filing.UNREADABLE:
@@ -128,13 +140,11 @@ def file(turn: Turn, arrival: Arrival) -> list[int]:
     assert arrival.reading is not None  # noqa: S101 - every other filing has been read
     if arrival.filing is Filing.ALREADY_FILED:
         return []
-    if arrival.filing in {Filing.DUPLICATE, Filing.COERCED}:
+    if arrival.filing in {Filing.DUPLICATE, Filing.COERCED, Filing.RETURNED}:
         stored_path(turn.node, arrival.path).unlink(missing_ok=True)
-        if arrival.filing is Filing.COERCED:
-            first = studies.copies(turn.session, arrival.reading.sop_instance_uid)[0]
-            note(
-                turn.session, first, reason="coerced", actor="index", at=arrival.received, data=list(arrival.differing)
-            )
+        if arrival.filing is not Filing.DUPLICATE:
+            first, filing = studies.first_copy(turn.session, arrival.reading.sop_instance_uid), str(arrival.filing)
+            note(turn.session, first, reason=filing, actor="index", at=arrival.received, data=list(arrival.differing))
         return []
     link(arrival.path, target(turn.node, arrival))
     return [add_instance(turn, arrival, arrival.reading)]
@@ -207,8 +217,9 @@ def revived(turn: Turn, arrival: Arrival, reading: Reading) -> Instance | None:
 
 
 def set_aside(node: Node, path: Path, fault: Exception) -> None:
-    """Quarantine an object that our own code cannot file, so that it does not stand in the way of the others."""
-    described = UnreadableObject(f"filing it failed with {type(fault).__name__}", code="bug")
+    """Quarantine what cannot be read, or what our own code cannot file, so that it does not stand in the way."""
+    unforeseen = UnreadableObject(f"filing it failed with {type(fault).__name__}", code="bug")
+    described = fault if isinstance(fault, UnreadableObject) else unforeseen
     arrival = Arrival(path, *origin(path), Filing.UNREADABLE, fault=described)
     stored_path(node, path).unlink(missing_ok=True)
     with node.turn() as turn:

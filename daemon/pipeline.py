@@ -1,6 +1,6 @@
 """READ THIS FIRST: the way of a study through the node, one function per step, in order.
 
-    listener → spool/inbox → index → assemble → route → execute → deliver
+    listener → spool/inbox → index → assemble → route → execute → deliver → prove
 
 The listener is a process of its own (dicom_io/listener.py): it only makes bytes durable. Everything after that is a
 step below. A step reads what is due from the database, does its work and commits the new state last; any step may be
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon import assemble, associations, deliver, dispatch, execute, index
+from daemon import assemble, associations, deliver, dispatch, execute, index, prove, statements, vouch
 from daemon.failures import contain
 from daemon.logs import frames
 from daemon.node import Node
@@ -23,18 +23,22 @@ from db.schema import Study
 def receive_and_route(node: Node, known: set[str]) -> bool:
     """Inbox → rows → whole series → decisions → jobs; True when anything had arrived.
 
+    What peers say about storage commitment is read when all that was spooled before it is indexed.
+
     The marks of ended associations are read before the inbox: whatever such an association sent lies in the inbox by
     then, so once this pass has emptied it, the association's end may count.
     """
     ended = associations.marks(node.spool.ended)
     associations.note_opened(node, known)
+    said = statements.inbox(node)
     waiting = index.inbox(node)
     touched = index_batch(node, waiting)
+    read = statements.read(node, said, after=waiting) if said else 0
     if len(waiting) <= index.BATCH:
         associations.note_ended(node, {name: ended[name] for name in ended if not held(waiting, name)}, known)
     for study_id in sorted(touched):
         look_at(node, study_id)
-    return bool(waiting)
+    return bool(waiting or read)
 
 
 def index_batch(node: Node, waiting: list[Path]) -> set[int]:
@@ -94,6 +98,16 @@ def run_jobs(executor: execute.Executor) -> bool:
 def send_results(node: Node, destination: str) -> bool:
     """Send what is due to one destination; True when anything was tried."""
     return deliver.deliver(node, destination) > 0
+
+
+def prove_results(node: Node, destination: str) -> bool:
+    """Have one destination show that it keeps what it accepted; True when anything was asked or looked for."""
+    return prove.prove(node, destination) > 0
+
+
+def vouch_for_received(node: Node) -> bool:
+    """Answer one peer that asks whether we keep what it sent; True when there was one."""
+    return vouch.answer(node)
 
 
 def recover(node: Node) -> None:

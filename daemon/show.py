@@ -117,10 +117,18 @@ def _attempts(job: Mapping[str, Any]) -> Table | None:
 
 def _deliveries(job: Mapping[str, Any]) -> Table | None:
     rows = [
-        (one["destination"], one["state"], one["status"], one["tries"], moment(one["next"]), one["reason"])
+        (
+            one["instance"],
+            one["destination"],
+            one["state"] if one["proven"] else f"{one['state']}, {one['proof']} wanted",
+            " ".join(filter(None, (one["status"], one["warning"]))),
+            one["tries"],
+            moment(one["next"]),
+            one["reason"],
+        )
         for one in job["deliveries"]
     ]
-    columns = ("destination", "state", "status", "tries", "next try", "reason")
+    columns = ("instance", "destination", "state", "status", "tries", "next try", "reason")
     return table(columns, rows, title="Deliveries") if rows else None
 
 
@@ -138,6 +146,25 @@ def show_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> None:
         (one["series"], one["study"], one["modality"], one["copies"], ", ".join(one["differing"])) for one in conflicts
     ]
     console().print(table(("series", "study", "modality", "copies", "differ in"), rows))
+
+
+def show_destinations(destinations: Sequence[Mapping[str, Any]]) -> None:
+    """`destinations list`."""
+    if not destinations:
+        console().print("No destinations are configured.")
+        return
+    rows = [
+        (
+            one["name"],
+            one["address"],
+            one["ae_title"],
+            one["proof"],
+            f"paused by {one['by']} since {moment(one['since'])}: {one['because']}" if one["paused"] else "",
+            _counts(one["deliveries"]),
+        )
+        for one in destinations
+    ]
+    console().print(table(("destination", "address", "AE title", "proof", "", "deliveries"), rows))
 
 
 def show_settings(facts: Mapping[str, Any]) -> None:
@@ -202,11 +229,16 @@ def show_status(status: Mapping[str, Any]) -> None:
     """`status`."""
     out = console()
     out.print(Text("running" if status["running"] else "not running", style="bold"))
-    nouns = ("associations", "studies", "series", "instances", "jobs", "deliveries")
+    nouns = ("associations", "studies", "series", "instances", "jobs", "deliveries", "commitments")
     rows = [(noun, _counts(status[noun])) for noun in nouns]
     rows += [("inbox", f"{status['inbox']} objects"), ("conflicts", f"{status['conflicts']} series")]
     if status["suv_self_test"]:
         rows.append(("SUV self-test", plain(status["suv_self_test"]["words"])))
+    if status["paused"]:
+        rows.append(("paused destinations", ", ".join(plain(name) for name in status["paused"])))
+    for one in status["delivery_warnings"]:
+        words = f"{one['instances']} accepted by {plain(one['destination'])} with {one['status']} ({one['warning']})"
+        rows.append(("warnings", words))
     if status["coerced"]:
         rows.append(("coerced", f"{status['coerced']} copies that differed in identification only"))
     out.print(table(("", ""), rows))

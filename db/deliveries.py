@@ -9,7 +9,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from db.moves import move
-from db.schema import Delivery, Instance, Proof
+from db.schema import Delivery, Instance, Pause, Proof, Series, Study
 from db.states import DeliveryState
 
 
@@ -39,20 +39,23 @@ def enqueue(
                     job_id=job_id,
                     proof=proof,
                     tries=0,
+                    proof_tries=0,
                     first_due=at,
                     state=state,
                 )
             )
 
 
-def due_at(destination: str, now: datetime) -> Select[Delivery]:
-    """The deliveries that may be sent to a destination now, in order."""
+def due_at(destination: str, now: datetime, state: DeliveryState = DeliveryState.QUEUED) -> Select[Delivery]:
+    """The deliveries of a destination whose next step is due, in order; none while it is paused."""
+    paused = select(Pause.destination).where(Pause.destination == destination).exists()
     return (
         select(Delivery)
         .where(
             Delivery.destination == destination,
-            Delivery.state == DeliveryState.QUEUED,
+            Delivery.state == state,
             (Delivery.not_before.is_(None)) | (Delivery.not_before <= now),
+            ~paused,
         )
         .order_by(Delivery.id)
     )
@@ -76,6 +79,55 @@ def take(session: Session, destination: str, *, now: datetime, limit: int) -> li
         delivery.tries += 1
         delivery.not_before = None
     return [(row[0], row[1]) for row in rows]
+
+
+def uncommitted(session: Session, destination: str, *, now: datetime, limit: int) -> list[tuple[Delivery, Instance]]:
+    """Accepted deliveries of one job (or of no job) for which storage commitment is to be asked now."""
+    wanted = due_at(destination, now, DeliveryState.ACCEPTED).where(
+        Delivery.proof != Proof.ACCEPTED, Delivery.transaction_uid.is_(None)
+    )
+    first = session.scalar(wanted.limit(1))
+    if first is None:
+        return []
+    same_job = Delivery.job_id.is_(None) if first.job_id is None else Delivery.job_id == first.job_id
+    rows = session.execute(
+        wanted.where(same_job).limit(limit).join(Instance, Instance.id == Delivery.instance_id).add_columns(Instance)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def of_transaction(session: Session, transaction_uid: str) -> list[Delivery]:
+    """The deliveries that wait for the report on a storage commitment request."""
+    return list(session.scalars(select(Delivery).where(Delivery.transaction_uid == transaction_uid)))
+
+
+def unseen(
+    session: Session, destination: str, state: DeliveryState, *, now: datetime, limit: int
+) -> list[tuple[Delivery, Instance, Series, Study]]:
+    """Deliveries on the rung below `seen` that are to be looked for now, with all that names them."""
+    rows = session.execute(
+        due_at(destination, now, state)
+        .where(Delivery.proof == Proof.SEEN)
+        .limit(limit)
+        .join(Instance, Instance.id == Delivery.instance_id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .add_columns(Instance, Series, Study)
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def send_again(session: Session, delivery: Delivery, *, reason: str, actor: str, at: datetime) -> None:
+    """Put a delivery back to the foot of the ladder, at a person's request."""
+    delivery.first_due, delivery.not_before = at, None
+    delivery.tries, delivery.proof_tries, delivery.transaction_uid = 0, 0, None
+    delivery.reason_code, delivery.reason = None, None
+    move(session, delivery, DeliveryState.QUEUED, reason=reason, actor=actor, at=at)
+
+
+def pauses(session: Session) -> dict[str, Pause]:
+    """The destinations that are paused."""
+    return {row.destination: row for row in session.scalars(select(Pause).order_by(Pause.destination))}
 
 
 def in_state(session: Session, *states: DeliveryState) -> list[Delivery]:

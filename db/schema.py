@@ -40,7 +40,7 @@ from db.states import (
     StudyState,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Number of the newest migration; `db/migrations/versions/0001_….py` makes version 1."""
 
 Json = Any
@@ -360,7 +360,12 @@ class Attempt(Table):
 
 
 class Delivery(Table):
-    """One instance on its way to one destination; `job_id` is null for a forwarded original."""
+    """One instance on its way to one destination; `job_id` is null for a forwarded original.
+
+    status_hex : the last C-STORE status, which also tells of a warning; reason_code, reason : why it is where it is
+    transaction_uid : the storage commitment request that is open for it
+    proof_tries : requests and searches made in vain on the present rung
+    """
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -378,6 +383,8 @@ class Delivery(Table):
     not_before: Mapped[datetime | None]
     status_hex: Mapped[str | None]
     transaction_uid: Mapped[str | None] = mapped_column(index=True)
+    proof_tries: Mapped[int] = mapped_column(default=0)
+    reason_code: Mapped[str | None]
     reason: Mapped[str | None]
     sent_at: Mapped[datetime | None]
     accepted_at: Mapped[datetime | None]
@@ -385,7 +392,11 @@ class Delivery(Table):
 
 
 class Commitment(Table):
-    """One storage commitment transaction; `items` lists the SOP instances asked about."""
+    """One storage commitment transaction; `items` lists the SOP instances asked about.
+
+    peer : the destination's name (role scu), the peer's AE title (role scp)
+    tries, not_before : of our report to the peer (role scp)
+    """
 
     __tablename__ = "commitment"
     __table_args__ = (Index(None, "state", "deadline"),)
@@ -397,7 +408,21 @@ class Commitment(Table):
     requested: Mapped[datetime]
     deadline: Mapped[datetime | None]
     items: Mapped[Json] = mapped_column(JSON(none_as_null=True), nullable=False)
+    tries: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]
+    reason: Mapped[str | None]
     state: Mapped[CommitmentState] = mapped_column(_words(CommitmentState), default=CommitmentState.ASKED)
+
+
+class Pause(Table):
+    """A destination to which nothing is sent and of which nothing is asked until a person lets it go on."""
+
+    __tablename__ = "pause"
+
+    destination: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    paused_by: Mapped[str]
+    because: Mapped[str]
 
 
 class Model(Table):

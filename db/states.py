@@ -77,14 +77,14 @@ class DeliveryState(StrEnum):
     COMMITTED = "committed"
     SEEN = "seen"
     FAILED = "failed"
-    """A permanent refusal of the destination."""
+    """The destination refused for good, or does not have what it accepted."""
     DEAD = "dead"
     """Dead letter: transient errors for longer than the destination's limit."""
     WITHDRAWN = "withdrawn"
 
 
 class CommitmentState(StrEnum):
-    """One storage commitment transaction (PS3.4 Annex J)."""
+    """One storage commitment transaction (PS3.4 Annex J): as asked by us, or as reported by us to a peer."""
 
     ASKED = "asked"
     CONFIRMED = "confirmed"
@@ -155,9 +155,10 @@ DELIVERY_MOVES: Moves = {
     DeliveryState.HELD: _UNDELIVERABLE | {DeliveryState.QUEUED, DeliveryState.WITHDRAWN},
     DeliveryState.QUEUED: _UNDELIVERABLE | {DeliveryState.SENDING, DeliveryState.WITHDRAWN},
     DeliveryState.SENDING: _UNDELIVERABLE | {DeliveryState.ACCEPTED, DeliveryState.QUEUED},
-    DeliveryState.ACCEPTED: _UNDELIVERABLE | {DeliveryState.COMMITTED},
-    DeliveryState.COMMITTED: _UNDELIVERABLE | {DeliveryState.SEEN},
-    DeliveryState.SEEN: frozenset(),
+    # sent again: the peer says that it has no such instance, or a person wants it
+    DeliveryState.ACCEPTED: _UNDELIVERABLE | {DeliveryState.COMMITTED, DeliveryState.SEEN, DeliveryState.QUEUED},
+    DeliveryState.COMMITTED: _UNDELIVERABLE | {DeliveryState.SEEN, DeliveryState.QUEUED},
+    DeliveryState.SEEN: frozenset({DeliveryState.QUEUED}),
     # a person sends again, or gives up (or a newer job's results make it pointless)
     DeliveryState.FAILED: frozenset({DeliveryState.QUEUED, DeliveryState.WITHDRAWN}),
     DeliveryState.DEAD: frozenset({DeliveryState.QUEUED, DeliveryState.WITHDRAWN}),
@@ -168,10 +169,14 @@ COMMITMENT_MOVES: Moves = {
     CommitmentState.ASKED: frozenset(
         {CommitmentState.CONFIRMED, CommitmentState.PARTLY, CommitmentState.REFUSED, CommitmentState.TIMED_OUT}
     ),
-    CommitmentState.CONFIRMED: frozenset(),
-    CommitmentState.PARTLY: frozenset(),
-    CommitmentState.REFUSED: frozenset(),
-    CommitmentState.TIMED_OUT: frozenset({CommitmentState.ASKED}),
+    # a peer asks us again under the same Transaction UID
+    CommitmentState.CONFIRMED: frozenset({CommitmentState.ASKED}),
+    CommitmentState.PARTLY: frozenset({CommitmentState.ASKED}),
+    CommitmentState.REFUSED: frozenset({CommitmentState.ASKED}),
+    # or a report comes that nobody waited for any more
+    CommitmentState.TIMED_OUT: frozenset(
+        {CommitmentState.ASKED, CommitmentState.CONFIRMED, CommitmentState.PARTLY, CommitmentState.REFUSED}
+    ),
 }
 
 MODEL_MOVES: Moves = {

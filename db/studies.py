@@ -29,6 +29,17 @@ def copies(session: Session, sop_uid: str) -> list[Instance]:
     return sorted(rows, key=lambda row: row.state != InstanceState.CURRENT)
 
 
+def first_copy(session: Session, sop_uid: str) -> Instance:
+    """The oldest row of a SOP instance, whether it still has bytes or not."""
+    return session.scalars(select(Instance).where(Instance.sop_uid == sop_uid).order_by(Instance.id).limit(1)).one()
+
+
+def is_produced(session: Session, sop_uid: str) -> bool:
+    """Whether a job of ours made that SOP instance, also when its bytes were removed since."""
+    query = select(Instance.id).where(Instance.sop_uid == sop_uid, Instance.job_id.is_not(None)).limit(1)
+    return session.scalar(query) is not None
+
+
 def known_uids(session: Session, sop_uids: Sequence[str]) -> set[str]:
     """Which SOP Instance UIDs of a batch we hold already."""
     return set(session.scalars(select(Instance.sop_uid).where(Instance.sop_uid.in_(list(sop_uids)))))

@@ -1,8 +1,9 @@
 """One association, from the first byte of its request to the closed connection, in one thread that only ever waits.
 
-This is the acceptor's half of the DICOM upper layer (PS3.8 9.2) for Verification and Storage. pynetdicom's acceptor
-polls with two threads per association, collects whole messages in memory and has no limit on what a peer claims; here
-every read has a deadline and a bound, and the bytes of a C-STORE go from the socket's buffer straight to the spool.
+This is the acceptor's half of the DICOM upper layer (PS3.8 9.2) for Verification, Storage and Storage Commitment.
+pynetdicom's acceptor polls with two threads per association, collects whole messages in memory and has no limit on
+what a peer claims; here every read has a deadline and a bound, and data sets go from the socket's buffer straight to
+the spool.
 """
 
 from __future__ import annotations
@@ -23,10 +24,16 @@ from config.settings import Door, Settings
 from dicom_io import dimse
 from dicom_io.admission import Complaints, peers_at, rejection_of
 from dicom_io.ledger import OpenAssociation, Outcome, Tally, association_id, record_end, record_open
-from dicom_io.offer import is_storage, negotiate
+from dicom_io.offer import (
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    granted,
+    is_storage,
+    negotiate,
+)
 from dicom_io.reception import Reception, place
 from dicom_io.seats import Seats
-from dicom_io.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Origin, Spool
+from dicom_io.spool import ACTION, EVENT, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Origin, Spool
 from dicom_io.upper_layer import (
     ABORT_BY_USER,
     ABORT_UNEXPECTED,
@@ -56,12 +63,15 @@ ASSOCIATE_BYTES_MAX = 128 * 1024
 """Longest A-ASSOCIATE-RQ: 128 contexts with 30 transfer syntaxes each have 115 KB."""
 OTHER_DATA_SET_BYTES_MAX = 1024 * 1024
 """Longest data set of a request that is not C-STORE; it is read and forgotten."""
+COMMITMENT_BYTES_MAX = 4 * 1024 * 1024
+"""Longest storage commitment request or report: some thirty thousand instances with long UIDs."""
 SMALL_FRAGMENT_BYTES = 512
 SMALL_FRAGMENTS_FREE = 64
 SMALL_FRAGMENTS_PER_PAUSE = 16
 SMALL_FRAGMENTS_MAX = 10_000
 PAUSE_S = 0.004
 """A message in crumbs costs time for each: after the free ones we pause between them, after too many we end it."""
+COMMITMENT_SUFFIXES = {dimse.N_ACTION_RQ: ACTION, dimse.N_EVENT_REPORT_RQ: EVENT}
 LINGER_S = 2.0
 """How long we wait for the peer to close after our last word (the ARTIM timer of PS3.8 9.1.5) …"""
 LINGER_BYTES = 1024 * 1024
@@ -109,11 +119,13 @@ class Association:
         self._limits = host.settings.listener.limits
         self._stream = BoundedStream(connection, BUFFER_BYTES)
         self._contexts: dict[int, Context] = {}
+        self._has_report_address = False
         self._peer_maximum_length = 0
         self._pdu_left = 0
         self._small_fragments = 0
         self._association_ends = math.inf
         self._message_ends = math.inf
+        self._messages = 0
         self._tally = Tally()
         self._refusals: Counter[str] = Counter()
 
@@ -154,7 +166,9 @@ class Association:
         if rejection is not None:
             self._reject(rejection)
             return None
-        return self._accept(request, next((peer.name for peer in peers if peer.ae_title == request.calling_ae), None))
+        peer = next((peer for peer in peers if peer.ae_title == request.calling_ae), None)
+        self._has_report_address = peer is not None and peer.report_to is not None
+        return self._accept(request, peer.name if peer is not None else None)
 
     def _receive_request(self) -> AssociateRequest:
         kind, length = read_pdu_header(self._stream)
@@ -188,7 +202,7 @@ class Association:
         with self._noting_failure(opened):
             record_open(self._host.spool, opened)
         acceptor = Acceptor(self._limits.pdu_bytes, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME)
-        self._send(encode_associate_accept(request, results, acceptor))
+        self._send(encode_associate_accept(request, results, acceptor, granted(request.roles)))
         return opened
 
     # --- messages -----------------------------------------------------------------------------------------------
@@ -233,6 +247,8 @@ class Association:
         if command.field == dimse.C_STORE_RQ:
             status = self._store(opened, context_id, context, command)
             self._count(status)
+        elif context.abstract_syntax == STORAGE_COMMITMENT and command.field in COMMITMENT_SUFFIXES:
+            status = self._commitment(opened, context_id, context, command)
         else:
             for _ in self._data_set(context_id, command, OTHER_DATA_SET_BYTES_MAX):
                 pass
@@ -245,26 +261,51 @@ class Association:
         self, opened: OpenAssociation, context_id: int, context: Context, command: dimse.Command
     ) -> dimse.Status:
         """Receive one object; its status is success only once it is durable in the inbox."""
-        origin = Origin(
-            sop_class_uid=command.sop_class_uid,
-            sop_instance_uid=command.sop_instance_uid,
-            transfer_syntax_uid=context.transfer_syntax,
-            calling_ae=opened.calling_ae,
-            called_ae=opened.called_ae,
-            peer=_presentation_address(opened.peer, opened.port),
-        )
-        name = f"{time.time_ns()}-{opened.id}-{self._tally.stored + self._tally.refused}"
         is_supported = is_storage(context.abstract_syntax) and is_storage(command.sop_class_uid)
-        reception = Reception(self._host.spool, name, origin, self._limits.free_bytes_min)
+        refusal = None if is_supported else dimse.SOP_CLASS_NOT_SUPPORTED
+        origin = _origin(opened, context, command.sop_class_uid, command.sop_instance_uid)
+        reception = Reception(self._host.spool, self._next_name(opened), origin, self._limits.free_bytes_min)
+        data_set = self._data_set(context_id, command, self._limits.message_bytes)
+        return self._spool(opened, reception, data_set, refusal)
+
+    def _commitment(
+        self, opened: OpenAssociation, context_id: int, context: Context, command: dimse.Command
+    ) -> dimse.Status:
+        """A storage commitment request, or a report on one of ours: kept like an object and read by the node."""
+        refusal = None
+        if command.field == dimse.N_ACTION_RQ:
+            refusal = None if command.type_id == 1 else dimse.NO_SUCH_ACTION
+            refusal = refusal if self._has_report_address else dimse.NO_ADDRESS_FOR_REPORT
+        elif command.type_id not in {1, 2}:
+            refusal = dimse.NO_SUCH_EVENT_TYPE
+        origin = _origin(opened, context, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
+        suffix, free_bytes_min = COMMITMENT_SUFFIXES[command.field], self._limits.free_bytes_min
+        reception = Reception(self._host.spool, self._next_name(opened), origin, free_bytes_min, suffix=suffix)
+        data_set = self._data_set(context_id, command, COMMITMENT_BYTES_MAX)
+        return dimse.as_request_status(self._spool(opened, reception, data_set, refusal))
+
+    def _spool(
+        self,
+        opened: OpenAssociation,
+        reception: Reception,
+        data_set: Iterator[memoryview],
+        refusal: dimse.Status | None,
+    ) -> dimse.Status:
+        """Read a data set to its end; it is kept unless it is refused."""
         try:
-            for piece in self._data_set(context_id, command, self._limits.message_bytes):
+            for piece in data_set:
                 reception.write(piece)
-            status = reception.finish() if is_supported else dimse.SOP_CLASS_NOT_SUPPORTED
+            status = reception.finish() if refusal is None else refusal
         finally:
             reception.abandon()
         if reception.fault is not None:
             self._host.log.error("not-stored", association=opened.id, fault=reception.fault)
         return status
+
+    def _next_name(self, opened: OpenAssociation) -> str:
+        """Names sort by time: what was answered before has a smaller one."""
+        self._messages += 1
+        return f"{time.time_ns()}-{opened.id}-{self._messages - 1}"
 
     def _count(self, status: dimse.Status) -> None:
         if status == dimse.SUCCESS:
@@ -377,6 +418,17 @@ def _accepted(proposed: tuple[ProposedContext, ...], transfer_syntaxes: dict[int
         for context in proposed
         if context.context_id in transfer_syntaxes
     }
+
+
+def _origin(opened: OpenAssociation, context: Context, sop_class_uid: str, sop_instance_uid: str) -> Origin:
+    return Origin(
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        transfer_syntax_uid=context.transfer_syntax,
+        calling_ae=opened.calling_ae,
+        called_ae=opened.called_ae,
+        peer=_presentation_address(opened.peer, opened.port),
+    )
 
 
 def _presentation_address(address: str, port: int) -> str:

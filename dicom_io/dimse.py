@@ -1,4 +1,4 @@
-"""The DIMSE messages an acceptor of storage reads and writes: command sets, Implicit VR Little Endian (PS3.7 6.3)."""
+"""The DIMSE messages our acceptor reads and writes: command sets, Implicit VR Little Endian (PS3.7 6.3)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ COMMAND_BYTES_MAX = 16 * 1024
 C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
 C_CANCEL_RQ = 0x0FFF
+N_EVENT_REPORT_RQ = 0x0100
+N_ACTION_RQ = 0x0130
 RESPONSE = 0x8000
 NO_DATA_SET = 0x0101
 
@@ -26,6 +28,9 @@ _COMMAND_DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
+_TYPE_ID = {N_EVENT_REPORT_RQ: 0x1002, N_ACTION_RQ: 0x1008}
+"""Event Type ID and Action Type ID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,10 @@ class Status:
 
 SUCCESS = Status(0x0000)
 SOP_CLASS_NOT_SUPPORTED = Status(0x0122, "no storage class or no storage context")
-UNRECOGNIZED_OPERATION = Status(0x0211, "only C-ECHO and C-STORE are offered")
+NO_SUCH_EVENT_TYPE = Status(0x0113, "a storage commitment report is of type 1 or 2")
+NO_SUCH_ACTION = Status(0x0123, "storage commitment is asked for by action type 1")
+NO_ADDRESS_FOR_REPORT = Status(0x0124, "no report_to is configured for this AE title")
+UNRECOGNIZED_OPERATION = Status(0x0211, "only C-ECHO, C-STORE, storage commitment")
 CLOSED = Status(0xA700, "closed for storage by its operator")
 DISK_FULL = Status(0xA700, "not enough free disk space")
 NOT_WRITTEN = Status(0xA700, "could not be written durably")
@@ -47,15 +55,26 @@ EMPTY_DATA_SET = Status(0xC000, "empty data set")
 INTERNAL_ERROR = Status(0xC211, "internal error")
 
 
+def as_request_status(status: Status) -> Status:
+    """A status of C-STORE in the words of N-ACTION and N-EVENT-REPORT (PS3.7 C): resource limitation, or failure."""
+    if status.code < 0xA000:
+        return status
+    return Status(0x0213 if status.code == 0xA700 else 0x0110, status.comment)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request's command set (PS3.7 9.3 and 10.3), as far as an acceptor of storage looks at it."""
+    """A request's command set (PS3.7 9.3 and 10.3), as far as we look at it.
+
+    type_id : Event Type ID or Action Type ID, None where the request has none
+    """
 
     field: int
     message_id: int
     has_data_set: bool
     sop_class_uid: str
     sop_instance_uid: str
+    type_id: int | None = None
 
 
 def decode_command(encoded: bytes) -> Command:
@@ -73,7 +92,10 @@ def decode_command(encoded: bytes) -> Command:
         message_id=0 if field == C_CANCEL_RQ or field & RESPONSE else _unsigned_short(elements, _MESSAGE_ID),
         has_data_set=_unsigned_short(elements, _COMMAND_DATA_SET_TYPE) != NO_DATA_SET,
         sop_class_uid=_uid(elements.get(_AFFECTED_SOP_CLASS_UID) or elements.get(_REQUESTED_SOP_CLASS_UID, b"")),
-        sop_instance_uid=_uid(elements.get(_AFFECTED_SOP_INSTANCE_UID, b"")),
+        sop_instance_uid=_uid(
+            elements.get(_AFFECTED_SOP_INSTANCE_UID) or elements.get(_REQUESTED_SOP_INSTANCE_UID, b"")
+        ),
+        type_id=_unsigned_short(elements, _TYPE_ID[field]) if field in _TYPE_ID else None,
     )
 
 
@@ -113,6 +135,8 @@ def encode_response(command: Command, status: Status) -> bytes:
         _ERROR_COMMENT: _even(status.comment.encode("ascii"), b" "),
         _AFFECTED_SOP_INSTANCE_UID: _echoed(command.sop_instance_uid),
     }
+    if command.type_id is not None:
+        values[_TYPE_ID[command.field]] = struct.pack("<H", command.type_id)
     elements = b"".join(_element(number, value) for number, value in values.items() if value)
     return _element(0x0000, struct.pack("<L", len(elements))) + elements
 

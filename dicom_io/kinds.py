@@ -71,7 +71,7 @@ def is_primary(headers: Sequence[Header]) -> bool | None:
 def _are_slices(headers: Sequence[Header], modality: object) -> bool:
     classes = SOP_CLASSES.get(str(modality))
     sent = {str(header["SOPClassUID"]) for header in headers if header.get("SOPClassUID")}
-    if classes is not None and not sent <= classes:
+    if classes is not None and sent - classes:
         return False
     return not any(NO_SLICES & set(_image_type(header)) for header in headers)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 
-from dicom_io.upper_layer import ContextResult, ProposedContext
+from dicom_io.upper_layer import ContextResult, ProposedContext, Role
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+"""Storage Commitment Push Model (PS3.4 J.3)."""
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+"""Its well-known SOP instance."""
 DICOM_ROOT = "1.2.840.10008."
 
 RETIRED_STORAGE = {
@@ -63,7 +68,7 @@ def is_storage(sop_class_uid: str) -> bool:
 def negotiate(context: ProposedContext) -> ContextResult:
     """Answer one proposed presentation context (PS3.8 table 9-18)."""
     offered: tuple[str, ...]
-    if context.abstract_syntax == VERIFICATION:
+    if context.abstract_syntax in {VERIFICATION, STORAGE_COMMITMENT}:
         offered = UNCOMPRESSED
     elif is_storage(context.abstract_syntax):
         offered = TRANSFER_SYNTAXES
@@ -73,3 +78,12 @@ def negotiate(context: ProposedContext) -> ContextResult:
         if transfer_syntax in context.transfer_syntaxes:
             return ContextResult(context.context_id, 0, transfer_syntax)
     return ContextResult(context.context_id, 4, UNCOMPRESSED[1])
+
+
+def granted(roles: Iterable[Role]) -> list[Role]:
+    """The role selections that are answered: in storage commitment a peer may ask, report, or both.
+
+    Its report comes from the SCP of the service, who opens an association for it (PS3.4 J.3.3.1). For storage the
+    requestor stays the SCU.
+    """
+    return [role for role in roles if role.sop_class_uid == STORAGE_COMMITMENT][:1]

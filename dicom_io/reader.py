@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dicom_io import headers, sameness, survey
+from dicom_io import commitment, headers, sameness, survey
 from dicom_io.elements import Limits
 from dicom_io.errors import UnreadableObject
 from dicom_io.forked import address_space_bytes
@@ -26,6 +26,7 @@ PR_SET_PDEATHSIG = 1
 ANSWERS: dict[str, Callable[[list[str], Limits], Json]] = {
     "read": lambda paths, limits: headers.read(Path(paths[0]), limits).to_json(),
     "survey": lambda paths, limits: survey.survey(Path(paths[0]), limits).to_json(),
+    "statement": lambda paths, limits: commitment.read(Path(paths[0]), limits).to_json(),
     "compare": lambda paths, limits: sameness.compare(Path(paths[0]), Path(paths[1]), limits).to_json(),
 }
 """Request {name: [path …]} → what is answered."""

@@ -1,4 +1,4 @@
-"""The data set of one C-STORE request: written into the spool, or refused and merely read to its end."""
+"""The data set of one request: written into the spool, or refused and merely read to its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dicom_io.dimse import (
     Status,
 )
 from dicom_io.offer import is_uid
-from dicom_io.spool import Incoming, Origin, Spool
+from dicom_io.spool import OBJECT, Incoming, Origin, Spool
 
 CHECK_DISK_EVERY_BYTES = 16 * 1024 * 1024
 
@@ -31,7 +31,7 @@ class Reception:
     fault : class and place of an unexpected exception, for the log; never its text
     """
 
-    def __init__(self, spool: Spool, name: str, origin: Origin, free_bytes_min: int) -> None:
+    def __init__(self, spool: Spool, name: str, origin: Origin, free_bytes_min: int, *, suffix: str = OBJECT) -> None:
         self.fault: str | None = None
         self._spool = spool
         self._free_bytes_min = free_bytes_min
@@ -41,7 +41,7 @@ class Reception:
         self._refusal = self._reason_to_refuse(origin)
         if self._refusal is None:
             with self._refusing():
-                self._incoming = Incoming(spool, name, origin)
+                self._incoming = Incoming(spool, name, origin, suffix)
 
     def write(self, fragment: memoryview) -> None:
         """Append encoded bytes of the data set."""

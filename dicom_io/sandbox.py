@@ -26,6 +26,7 @@ from dicom_io.errors import UnreadableObject
 from dicom_io.forked import Forked, has_one_thread
 
 if TYPE_CHECKING:
+    from dicom_io.commitment import Statement
     from dicom_io.elements import Limits
     from dicom_io.headers import Reading
     from dicom_io.sameness import Sameness
@@ -136,6 +137,15 @@ class Sandbox:
         if isinstance(answer, UnreadableObject):
             raise answer
         return Sameness.from_json(answer)
+
+    def read_statement(self, path: Path) -> Statement:
+        """`commitment.read` in a child; errors as in `read`."""
+        from dicom_io.commitment import Statement
+
+        answer = next(iter(self._answers(iter([{"statement": [str(path)]}]))))
+        if isinstance(answer, UnreadableObject):
+            raise answer
+        return Statement.from_json(answer)
 
     def _answers(self, requests: Iterator[Json]) -> Iterator[Json | UnreadableObject]:
         """Answers in the order of the requests."""

@@ -110,12 +110,13 @@ def completeness(headers: Sequence[Header]) -> Completeness:
     A STATIC or WHOLE BODY series has Number of Slices places, whatever its other counts say: real static series carry
     Number of Time Slices 6. One header is enough to learn what is expected.
     """
-    if any("Frames" in header for header in headers):
+    multi_frame = sum("Frames" in header for header in headers)
+    if multi_frame == len(headers):
         return _completeness_of_multi_frames(headers)
     kind = kinds.kind_of(headers, []) if common(headers, "Modality") == "PT" else None
-    names = COUNTS.get(kind or "", {})
-    if not names:
+    if multi_frame or kind is None or kind not in COUNTS:
         return Completeness(None, None, "this kind of series has no count")
+    names = COUNTS[kind]
     counts = []
     for keyword in names:
         count = common(headers, keyword)
@@ -129,7 +130,7 @@ def completeness(headers: Sequence[Header]) -> Completeness:
     if arrived > expected:
         reason = f"{arrived} slices, more than the {expected} that {' × '.join(names)} says{formula}"
         return Completeness(None, expected, reason)
-    lacking = _lacking(headers, kind or "") if arrived < expected and len(counts) > 1 else ""
+    lacking = "" if kind == "static" else _lacking(headers, kind)
     return Completeness(arrived == expected, expected, f"{arrived} of {expected} slices{formula}{lacking}")
 
 
@@ -144,7 +145,7 @@ def covers(facts: Mapping[str, Json], other: Mapping[str, Json]) -> Coverage:
         return Coverage(covered=False, reason="another frame of reference")
     cosine = _cosine_of_normals(facts["orientation"], other["orientation"])
     if abs(cosine) < PARALLEL_COSINE:
-        angle_deg = degrees(acos(min(abs(cosine), 1.0)))
+        angle_deg = degrees(acos(abs(cosine)))
         return Coverage(covered=False, reason=f"slices are not parallel, {angle_deg:.1f}° apart")
     low, high = facts["z_range_mm"] if cosine > 0 else [-edge for edge in reversed(facts["z_range_mm"])]
     wanted_low, wanted_high = other["z_range_mm"]
@@ -220,7 +221,7 @@ def _completeness_of_multi_frames(headers: Sequence[Header]) -> Completeness:
         else:
             parts.setdefault(concatenation, set()).add(header.get("InConcatenationNumber"))
             totals[concatenation] = header.get("InConcatenationTotalNumber") or totals.get(concatenation)
-    known = [total for total in totals.values() if isinstance(total, int) and total > 0]
+    known = [total for total in totals.values() if isinstance(total, int) and total >= 1]
     if len(known) != len(totals):
         return Completeness(None, None, "InConcatenationTotalNumber is absent from a concatenation")
     expected = len(alone) + sum(known)

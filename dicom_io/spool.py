@@ -18,6 +18,9 @@ from dicom_io.errors import DicomError
 IMPLEMENTATION_CLASS_UID = "2.25.244306465376787698518058016872727420730"
 IMPLEMENTATION_VERSION_NAME = "TRACERD"
 
+OBJECT, ACTION, EVENT = ".dcm", ".action", ".event"
+"""Suffixes in the inbox: an object that was sent to us, a storage commitment request, a report on one of ours."""
+
 
 class SpoolUnusable(DicomError):
     """The spool's folders cannot keep the promise of durable, atomic storage."""
@@ -161,9 +164,9 @@ class Incoming:
     dirty pages and would report success the second time.
     """
 
-    def __init__(self, spool: Spool, name: str, origin: Origin) -> None:
+    def __init__(self, spool: Spool, name: str, origin: Origin, suffix: str = OBJECT) -> None:
         self._part = spool.tmp / f"{name}.part"
-        self._final = spool.inbox / f"{name}.dcm"
+        self._final = spool.inbox / f"{name}{suffix}"
         self._file = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self.write(file_header(origin))

@@ -180,8 +180,9 @@ def mean_activity_s(duration_s: float, decay_per_s: float | None) -> float:
 
     PS3.3 C.8.9.4.1.5, example 2; half the duration where nothing decays or the half-life is not known.
     """
-    decays = duration_s * (decay_per_s or 0.0)
-    return duration_s / 2.0 if decays < 1e-6 else log(decays / -expm1(-decays)) / (decay_per_s or 0.0)
+    if not decay_per_s or (decays := decay_per_s * duration_s) < 1e-6:
+        return duration_s / 2.0
+    return log(decays / -expm1(-decays)) / decay_per_s
 
 
 def _clocks(headers: Sequence[Header], kind: str) -> list[_Clock]:
@@ -208,10 +209,10 @@ def _check_even(places: Sequence[Sequence[int]], clocks: Sequence[_Clock], heade
     if lacking:
         along = geometry.distances_mm(headers)
         frame, z = lacking[0]
-        at_mm = float(along[places[z][0]]) if along is not None else float("nan")
+        at = "" if along is None else f" ({along[places[z][0]]:.1f} mm along the normal)"
         message = (
             f"slices: expected {len(places)} in each of {max(counts)} frames, frame {frame + 1} has none at place "
-            f"{z + 1} ({at_mm:.1f} mm along the normal); {len(lacking)} missing in all"
+            f"{z + 1}{at}; {len(lacking)} missing in all"
         )
     else:
         message = f"slices: expected the same number of frames at each place, got {min(counts)} to {max(counts)}"
@@ -276,7 +277,7 @@ def _order_problems(found: _Sorted) -> list[str]:
     problems = [
         f"timing: {better.name} does not tell the frames apart, {found.clock.name} does"
         for better in found.clocks[:decided]
-        if better.values is not None and len(found.table) > 1
+        if better.values is not None
     ]
     for other in found.clocks[decided + 1 :]:
         if other.values is None or other.is_time:
@@ -343,7 +344,7 @@ def _starts(found: _Sorted, durations: Sequence[float | None], problems: list[st
     known = np.array([np.nan if duration_s is None else duration_s for duration_s in durations])
     decay_per_s = _decay_per_s(found.headers[0])
     if found.clock.name != REFERENCE:
-        starts = values.min(axis=1) - values.min()
+        starts = values.min(axis=1)  # as `acquired_s` has it, after the earliest slice of all
         problems += _contradictions(found, starts, known, decay_per_s)
         return list(map(float, starts))
     if np.isnan(known).any():
@@ -372,7 +373,7 @@ def _from_reference(reference_s: Seconds, duration_s: Seconds, decay_per_s: floa
 def _readings(reference_s: Seconds, duration_s: Seconds, decay_per_s: float | None) -> list[tuple[str, Seconds]]:
     """Starts after that of the first frame [s], by what Frame Reference Time may be the time of."""
     mean_s = np.array([mean_activity_s(float(each), decay_per_s) for each in duration_s])
-    offsets = {MEAN_ACTIVITY: mean_s, "middle": duration_s / 2.0, "start": 0.0 * duration_s, "end": duration_s}
+    offsets = {MEAN_ACTIVITY: mean_s, "middle": duration_s / 2.0, "start": np.zeros_like(duration_s), "end": duration_s}
     return [(said, (reference_s - offset) - (reference_s - offset)[0]) for said, offset in offsets.items()]
 
 
@@ -408,14 +409,14 @@ def _joints(starts: Sequence[float | None], durations: Sequence[float | None]) -
 
 
 def _tolerance_s(duration_s: float | None) -> float:
-    return max(TOLERANCE_S, TOLERANCE * (duration_s or 0.0))
+    return TOLERANCE_S if duration_s is None else max(TOLERANCE_S, TOLERANCE * duration_s)
 
 
 def _common(values: Seconds | None) -> float | None:
-    """The one value there is, to the tolerance."""
-    if values is None or np.ptp(values) > TOLERANCE * abs(float(values[0])):
+    """The one value there is, to the tolerance: the middle one, whatever the order."""
+    if values is None or np.ptp(values) > TOLERANCE * np.abs(values).max():
         return None
-    return float(values[0])
+    return float(np.median(values))
 
 
 def _durations_s(headers: Sequence[Header]) -> Seconds | None:

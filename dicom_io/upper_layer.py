@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from time import monotonic
@@ -155,6 +155,15 @@ class ContextResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Role:
+    """SCP/SCU role selection for one SOP class (PS3.7 D.3.3.4): which roles the requestor proposes for itself."""
+
+    sop_class_uid: str
+    scu: bool
+    scp: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AssociateRequest:
     """A-ASSOCIATE-RQ (PS3.8 9.3.2).
 
@@ -169,6 +178,7 @@ class AssociateRequest:
     application_context: str
     contexts: tuple[ProposedContext, ...]
     maximum_length: int
+    roles: tuple[Role, ...] = ()
 
 
 def decode_associate_request(body: bytes) -> AssociateRequest:
@@ -177,18 +187,20 @@ def decode_associate_request(body: bytes) -> AssociateRequest:
     Raises
     ------
     ProtocolViolation
-        Lengths disagree, or more than 128 presentation contexts, which odd one-byte identifiers cannot number.
+        Lengths disagree, or more than 128 presentation contexts, which odd one-byte identifiers cannot number, or
+        more than 128 role selections.
     """
     if len(body) < FIXED_REQUEST_BYTES:
         raise ProtocolViolation("associate-request-short")
     application_context, maximum_length, contexts = "", 0, []
+    roles: tuple[Role, ...] = ()
     for kind, item in _items(body[FIXED_REQUEST_BYTES:]):
         if kind == 0x10:
             application_context = _name(item)
         elif kind == 0x20:
             contexts.append(_proposed_context(item))
         elif kind == 0x50:
-            maximum_length = _maximum_length(item)
+            maximum_length, roles = _maximum_length(item), _roles(item)
         if len(contexts) > 128:
             raise ProtocolViolation("too-many-presentation-contexts")
     return AssociateRequest(
@@ -199,6 +211,7 @@ def decode_associate_request(body: bytes) -> AssociateRequest:
         application_context=application_context,
         contexts=tuple(contexts),
         maximum_length=maximum_length,
+        roles=roles,
     )
 
 
@@ -233,6 +246,19 @@ def _maximum_length(user_information: bytes) -> int:
     return 0
 
 
+def _roles(user_information: bytes) -> tuple[Role, ...]:
+    """The role selection items (PS3.7 table D.3-9)."""
+    roles: list[Role] = []
+    for kind, value in _items(user_information):
+        if kind != 0x54:
+            continue
+        length = int.from_bytes(value[:2], "big")
+        if len(value) != length + 4 or len(roles) == 128:
+            raise ProtocolViolation("role-selection")
+        roles.append(Role(_name(value[2 : 2 + length]), scu=value[-2] == 1, scp=value[-1] == 1))
+    return tuple(roles)
+
+
 def _name(value: bytes) -> str:
     return value.strip(b"\x00 ").decode("ascii", "replace")
 
@@ -252,8 +278,13 @@ class Acceptor:
     implementation_version_name: str
 
 
-def encode_associate_accept(request: AssociateRequest, results: list[ContextResult], acceptor: Acceptor) -> bytes:
-    """A-ASSOCIATE-AC (PS3.8 9.3.3). Role selection, asynchronous operations and user identity stay unanswered."""
+def encode_associate_accept(
+    request: AssociateRequest, results: list[ContextResult], acceptor: Acceptor, roles: Iterable[Role] = ()
+) -> bytes:
+    """A-ASSOCIATE-AC (PS3.8 9.3.3). Asynchronous operations and user identity stay unanswered.
+
+    roles : those we grant; a role selection that is not answered leaves the requestor SCU (PS3.7 D.3.3.4)
+    """
     contexts = b"".join(
         _item(0x21, struct.pack(">BxBx", each.context_id, each.result) + _item(0x40, each.transfer_syntax.encode()))
         for each in results
@@ -261,6 +292,7 @@ def encode_associate_accept(request: AssociateRequest, results: list[ContextResu
     user_information = (
         _item(0x51, struct.pack(">L", acceptor.maximum_length))
         + _item(0x52, acceptor.implementation_class_uid.encode("ascii"))
+        + b"".join(_item(0x54, _role(role)) for role in roles)
         + _item(0x55, acceptor.implementation_version_name.encode("ascii"))
     )
     body = (
@@ -271,6 +303,11 @@ def encode_associate_accept(request: AssociateRequest, results: list[ContextResu
         + _item(0x50, user_information)
     )
     return _pdu(PduType.ASSOCIATE_AC, body)
+
+
+def _role(role: Role) -> bytes:
+    uid = role.sop_class_uid.encode("ascii")
+    return struct.pack(">H", len(uid)) + uid + bytes((role.scu, role.scp))
 
 
 def _item(kind: int, value: bytes) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import pi
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.simulation.person import Person
 from engines.simulation.shapes import Blend, Common, Cut, Ellipsoid, Offset, Point, Shape, Tube
@@ -29,7 +30,7 @@ def belly(person: Person, rng: np.random.Generator) -> Iterator[Painted]:
     yield from _kidneys(size, rng)
     yield from _stomach(room, rng)
     yield from _bowel(rng)
-    spleen = Ellipsoid(jitter(rng, (102, 46, 418), 3.0), sizes(rng, _times(size, (36, 46, 60)), 0.035), yaw_deg=25)
+    spleen = Ellipsoid(jitter(rng, (102, 46, 418), 3.0), sizes(rng, _times(size, (34, 44.5, 58)), 0.035), yaw_deg=25)
     yield filled(T.SPLEEN, Common([Cut(spleen, [Ellipsoid((66, 4, 420), (28, 36, 42))]), room]), 1.5)
     yield filled(
         T.PANCREAS, Tube(((-26, -6, 342), (-8, -8, 352), (22, 6, 366), (72, 30, 392)), (17, 13, 11.5, 10)), 1.5
@@ -67,7 +68,7 @@ def _kidneys(size: float, rng: np.random.Generator) -> Iterator[Painted]:
         yield filled(T.KIDNEY, Cut(cortex, [sinus]), 1.2)
         yield filled(T.RENAL_PELVIS, Ellipsoid((x - s * 9, y - 3, z), sizes(rng, (6, 6, 17), 0.1)), 1.2)
         ureter = [(x - s * 16, y - 5, z - 8), (s * 36, 30, 270), (s * 42, 26, 205), (s * 34, 30, 165), (s * 14, 4, 152)]
-        full = rng.uniform(1.0, 2.6, len(ureter))  # urine comes in portions
+        full = rng.uniform(-1.2, 2.8, len(ureter))  # urine comes in portions: nothing where this is negative
         yield filled(T.RENAL_PELVIS, Tube([jitter(rng, p, 2.0) for p in ureter], tuple(full)))
         yield filled(T.ADRENAL, Ellipsoid((x - s * 22, y - 14, z + 56), (9, 4, 13), roll_deg=s * 25), 0.8)
 
@@ -90,29 +91,50 @@ def _stomach(room: Shape, rng: np.random.Generator) -> Iterator[Painted]:
 
 
 def _bowel(rng: np.random.Generator) -> Iterator[Painted]:
-    """Small bowel: rows of loops in two layers; the colon as a frame around them, gas in what lies in front."""
-    for layer, depth in ((0, -16.0), (1, -48.0)):
-        points = [
-            (x * (1 if row % 2 else -1) + 5.0, depth, 316.0 - 21.0 * row - (8.0 if abs(x) < 40 else 0.0))
-            for row in range(6)
-            for x in (-74.0 + 14 * layer, -34.0, 4.0, 40.0, 72.0 - 10 * layer)
-        ]
-        loops = [jitter(rng, p, 7.5) for p in points]
-        radii = tuple(rng.uniform(8.0, 12.5, len(loops)))
-        upper = 9 - 4 * layer
-        yield filled(T.BOWEL, Tube(loops[upper - 1 :], radii[upper - 1 :]), 1.5)
-        yield filled(T.DUODENUM, Tube(loops[:upper], radii[:upper]), 1.5)  # the jejunum begins as the duodenum ends
+    """Small bowel: loops that wander; the colon as a frame around them, gas in what lies in front."""
+    loops, radii = _loops(rng)
+    jejunum = int(0.3 * len(loops))  # it begins as the duodenum ends
+    yield filled(T.BOWEL, Tube(loops[jejunum - 1 :], radii[jejunum - 1 :]))
+    yield filled(T.DUODENUM, Tube(loops[:jejunum], radii[:jejunum]))
     frame = [(-86, 14, 215), (-97, 20, 250), (-100, 24, 300), (-88, 4, 330), (-52, -58, 318), (0, -66, 306),
              (52, -56, 330), (94, 16, 376), (102, 34, 330), (100, 34, 270), (92, 20, 220), (64, 4, 192), (30, 12, 208),
              (4, 40, 196), (0, 58, 172), (0, 50, 140), (0, 46, 112)]  # fmt: skip
     colon = [jitter(rng, p, 5.0 if number < 13 else 1.5) for number, p in enumerate(frame)]
-    radii = (*rng.uniform(13, 22, 10).tolist(), 12.0, 11.0, 12.0, 13.0, 17.0, 15.0, 9.0)
-    yield Painted(((0.0, T.COLON),), Tube(colon, radii), 2.6, rough_length_mm=16.0)
+    wide = (*rng.uniform(14, 23, 10).tolist(), 12.0, 11.0, 12.0, 13.0, 17.0, 15.0, 9.0)
+    yield Painted(((0.0, T.COLON),), Tube(colon, wide), 2.6, rough_length_mm=16.0)
     for number in rng.choice(len(colon) - 4, 6, replace=False):
         middle = (np.asarray(colon[number]) + np.asarray(colon[number + 1])) / 2
-        size = min(radii[number], radii[number + 1])
+        size = min(wide[number], wide[number + 1])
         gas = Ellipsoid(point(middle - (0, 3, 0)), sizes(rng, (0.75 * size, 0.55 * size, 0.8 * size), 0.12))
         yield Painted(((0.0, T.BOWEL_GAS),), gas, 1.5, over=frozenset({T.COLON}))
+
+
+def _loops(rng: np.random.Generator) -> tuple[list[Point], list[float]]:
+    """Middles and radii of the small bowel, from under the stomach to the caecum, wandering from knot to knot.
+
+    The knots lie anywhere but not close together. The next one is the nearest that is left, where a way down or to
+    the right counts as longer, so that the upper left fills first; what would only be reached across the belly is left
+    out. A Catmull-Rom spline rounds the corners.
+    """
+    centre, half, apart = np.asarray((2.0, -32.0, 256.0)), np.asarray((88.0, 36.0, 78.0)), 22.0
+    left: list[NDArray[np.float64]] = []
+    for tried in rng.uniform(-1.0, 1.0, (1200, 3)):
+        place = centre + half * tried
+        if tried @ tried < 1.0 and all(np.linalg.norm(place - other) > apart for other in left):
+            left.append(place)
+    way = [np.asarray((32.0, -12.0, 330.0))]
+    while left:
+        steps = np.asarray(left) - way[-1]
+        distances = np.linalg.norm(steps, axis=1)
+        nearest = int(np.argmin(distances - steps @ (0.2, 0.0, 0.4)))
+        if distances[nearest] > 3.0 * apart:
+            break
+        way.append(left.pop(nearest))
+    knots = np.asarray([way[0], *way, way[-1]])
+    between = (9 * (knots[1:-2] + knots[2:-1]) - knots[:-3] - knots[3:]) / 16
+    places = np.insert(knots[1:-1], np.arange(1, len(way)), between, axis=0)
+    radii = np.interp(np.arange(len(places)) / 2, np.arange(len(way)), rng.uniform(9.5, 13.5, len(way)))
+    return [point(place) for place in places], radii.tolist()
 
 
 def pelvis(person: Person, rng: np.random.Generator) -> Iterator[Painted]:

@@ -28,8 +28,7 @@ from engines.simulation.shapes import (
     Offset,
     Point,
     Shape,
-    along,
-    between,
+    interpolated,
     pieces,
 )
 from engines.simulation.thorax import heart_axis
@@ -39,7 +38,9 @@ __all__ = ["Body", "Frame", "Grid", "Person", "Tissue", "build", "heart_axis"]
 
 T = Tissue
 EVERYWHERE: Box = ((-380.0, -380.0, -160.0), (380.0, 380.0, 1160.0))
-BEND_MM, BEND_LENGTH_MM, BEND_OF_HEAD = 5.5, 90.0, 0.25
+BEND_MM, BEND_LENGTH_MM = 5.5, 90.0
+STIFFNESS = ((200.0, 0.65), (270.0, 1.0), (330.0, 1.0), (420.0, 0.6), (640.0, 0.6), (740.0, 0.25))
+"""Reference height [mm] and the share of the bending there: pelvis and ribs keep a body even, a skull hardly bends."""
 COARSER = ((150_000, 2), (4_000_000, 3))
 """Voxels of a window from which on a surface is computed at every second or third place, linearly between."""
 MARGIN_MM = 24.0
@@ -152,7 +153,8 @@ class _Canvas:
         self.z, self.y, self.x = z, y, x
         self.upright = self.frame.upright(z)
         self.across = self.frame.across(self.upright)
-        self.stiff = np.interp(self.upright, (620.0, 740.0), (1.0, BEND_OF_HEAD)).astype(np.float32)
+        heights, shares = zip(*STIFFNESS, strict=True)
+        self.stiff = np.interp(self.upright, heights, shares).astype(np.float32)
 
     def paint(self, painted: Painted) -> None:
         """Fill a shape."""
@@ -198,7 +200,7 @@ class _Canvas:
         if stride > 1:
             for axis, (row, part) in enumerate(zip(rows, window, strict=True)):
                 places = np.interp(np.arange(part.start, part.stop), row, np.arange(len(row))).astype(np.float32)
-                depth = along(depth, axis, between(places, len(row)))
+                depth = interpolated(depth, axis, places)
         return depth
 
     def _window(self, shape: Shape, margin_mm: float) -> tuple[slice, slice, slice] | None:

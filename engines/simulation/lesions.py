@@ -3,7 +3,14 @@
 A lesion is a few melted ellipsoids with an uneven surface, filled from the middle outwards until it has its volume and
 only where its kind may grow. Counts and volumes are log-normal; the parameters in PATTERNS make the label shift between
 the tracers: PSMA lesions are more and smaller (autoPET-III holds 17.5 ± 46 lesions a case over both tracers; Trägårdh
-2025 finds a median of 3.8 mL of PSMA lesions in a patient). Contrasts are of the order that reports give.
+2025 finds a median of 3.8 mL of PSMA lesions in a patient; of FDG in 68 patients with lymphoma it was 35 to 211 mL,
+depending on the threshold, PMC9900370). With FDG the first lesion is the primary tumour or the bulk of the disease.
+
+Lesions of one patient are alike, because they are one disease: most of the spread of uptake lies between patients. The
+hottest has SUV 7.0 ± 3.1 (2.3 to 13) in indolent and 19.6 ± 9.3 (3.2 to 43) in aggressive lymphoma (Schöder 2005, J
+Clin Oncol 23:4643), 12.9 (2.2 to 33) in high-grade sarcoma (Sambri 2019, Nucl Med Commun 40:626). The less a disease
+takes up, the more of it a threshold misses. Large lesions are the more uneven ones: heterogeneity goes with volume
+(Brooks & Grigsby 2011, Radiat Oncol 6:69).
 """
 
 from __future__ import annotations
@@ -51,6 +58,10 @@ NECROSIS_ML, NECROTIC_SHARE, NECROTIC_SUV = 12.0, 0.4, 0.3
 """From this volume on, so many lesions have a dead middle that takes up so much of what the rim does."""
 LESION_HU: Mapping[str, float] = {"node": 42, "lung": 32, "liver": 40, "bone": 380, "soft tissue": 46, "prostate": 44}
 LEAST_ML = 0.1
+LEAST_CONTRAST = 1.15
+"""A lesion takes up at least so many times what the blood does, or in the liver the liver: less is not called avid."""
+UNEVEN_ML, UNEVENNESS, UNEVENNESS_PER_E_FOLD, MOST_UNEVENNESS = 2.0, 0.18, 0.06, 0.42
+"""Standard deviation of the logarithm of uptake within a lesion: to this volume, more with its logarithm, at most."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,10 @@ class Pattern:
     """What lesions of a tracer are like.
 
     mean_count : lesions of a study that has any; count_spread : of the logarithm; most : a study has no more
-    median_ml, volume_spread (of the logarithm), largest_ml : volumes
-    kinds : how often, relative; suv : median and spread of the logarithm
+    median_ml, volume_spread (of the logarithm, within a patient), largest_ml : volumes
+    kinds : how often, relative; suv : median and spread of the logarithm, within a patient
+    bulk_spread, avidity_spread : of the logarithm of volume and uptake, between patients
+    first : so many times as large is the first lesion of a patient
     nodes, bones : how often each site, relative
     """
 
@@ -73,20 +86,25 @@ class Pattern:
     suv: Mapping[str, tuple[float, float]]
     nodes: Mapping[str, float]
     bones: Mapping[str, float]
+    bulk_spread: float
+    avidity_spread: float
+    first: float
 
 
 FDG = Pattern(
-    mean_count=5.0, count_spread=0.9, most=30, median_ml=5.0, volume_spread=1.25, largest_ml=200.0,
+    mean_count=5.0, count_spread=0.9, most=30, median_ml=5.0, volume_spread=1.2, largest_ml=600.0,
+    bulk_spread=0.9, avidity_spread=0.5, first=6.0,
     kinds={"node": 5, "lung": 3, "liver": 1.5, "bone": 1.5, "soft tissue": 1},
-    suv={"node": (6.0, 0.5), "lung": (7.0, 0.55), "liver": (6.5, 0.4), "bone": (6.0, 0.45), "soft tissue": (5.0, 0.55)},
+    suv={"node": (6.0, 0.3), "lung": (7.0, 0.4), "liver": (6.5, 0.3), "bone": (6.0, 0.3), "soft tissue": (5.0, 0.35)},
     nodes={"cervical": 2, "supraclavicular": 1.5, "paratracheal": 3, "aortopulmonary": 2, "subcarinal": 2, "hilar": 3,
            "axillary": 2, "retroperitoneal": 2, "mesenteric": 1, "iliac": 1, "inguinal": 1.5},
     bones={"lumbar spine": 2, "thoracic spine": 3, "pelvis": 3, "ribs": 2, "shoulder": 1, "femur": 1},
 )  # fmt: skip
 PSMA = Pattern(
-    mean_count=9.0, count_spread=1.1, most=60, median_ml=0.7, volume_spread=1.0, largest_ml=40.0,
+    mean_count=9.0, count_spread=1.1, most=60, median_ml=0.7, volume_spread=0.9, largest_ml=40.0,
+    bulk_spread=0.45, avidity_spread=0.5, first=1.0,
     kinds={"node": 5, "bone": 5, "prostate": 1.6, "lung": 0.2, "liver": 0.15},
-    suv={"node": (13.0, 0.7), "bone": (10.0, 0.65), "prostate": (11.0, 0.6), "lung": (5.0, 0.5), "liver": (16.0, 0.3)},
+    suv={"node": (13.0, 0.5), "bone": (10.0, 0.45), "prostate": (11.0, 0.4), "lung": (5.0, 0.4), "liver": (16.0, 0.3)},
     nodes={"iliac": 5, "obturator": 3, "presacral": 2, "retroperitoneal": 4, "inguinal": 0.5, "supraclavicular": 0.7,
            "paratracheal": 0.6, "hilar": 0.4},
     bones={"lumbar spine": 3, "thoracic spine": 4, "pelvis": 5, "ribs": 4, "shoulder": 1, "femur": 1},
@@ -116,6 +134,29 @@ class Spot:
     seed: int
 
 
+@dataclass(frozen=True)
+class Disease:
+    """What the lesions of one patient have in common.
+
+    shares : of kinds; bulk, avidity : what volumes and uptake of the tracer's pattern are multiplied by
+    """
+
+    tracer: str
+    shares: Mapping[str, float]
+    bulk: float
+    avidity: float
+
+    @classmethod
+    def draw(cls, tracer: str, body: Body, rng: np.random.Generator, *, factor: float = 1.0) -> Disease:
+        """A random one; factor multiplies volumes."""
+        pattern = PATTERNS[tracer]
+        kinds = [kind for kind in pattern.kinds if kind != "prostate" or body.person.sex == "M"]
+        leaning = np.asarray([rng.gamma(0.8 * pattern.kinds[kind]) for kind in kinds])
+        bulk, avidity = np.exp(rng.normal(0.0, (pattern.bulk_spread, pattern.avidity_spread)))
+        shares = dict(zip(kinds, (leaning / leaning.sum()).tolist(), strict=True))
+        return cls(tracer, shares, factor * float(bulk), float(avidity))
+
+
 def place(
     body: Body,
     tracer: str,
@@ -134,13 +175,12 @@ def place(
         return ()
     mean = pattern.mean_count if mean_count is None else mean_count
     count = rng.lognormal(np.log(mean) - pattern.count_spread**2 / 2, pattern.count_spread)
-    kinds = [kind for kind in pattern.kinds if kind != "prostate" or body.person.sex == "M"]
-    leaning = np.asarray([rng.gamma(0.8 * pattern.kinds[kind]) for kind in kinds])  # each disease has its own sites
+    disease = Disease.draw(tracer, body, rng, factor=volume_factor)
     taken = np.zeros(body.tissue.shape, bool)
     spots: list[Spot] = []
     for _ in range(int(np.clip(round(count), 1, pattern.most))):
-        kind = str(rng.choice(kinds, p=leaning / leaning.sum()))
-        spot = _grown(body, tracer, kind, taken, rng, factor=volume_factor)
+        factor = pattern.first if not spots else 1.0
+        spot = _grown(body, disease, taken, rng, factor=factor)
         if spot is not None:
             spots.append(spot)
     return tuple(spots)
@@ -172,18 +212,19 @@ Window = tuple[slice, slice, slice]
 
 
 def _grown(
-    body: Body, tracer: str, kind: str, taken: NDArray[np.bool_], rng: np.random.Generator, *, factor: float
+    body: Body, disease: Disease, taken: NDArray[np.bool_], rng: np.random.Generator, *, factor: float
 ) -> Spot | None:
-    """A lesion of a kind, or None where there is no room for it; `taken` is filled."""
-    pattern = PATTERNS[tracer]
+    """A lesion, or None where there is no room for it; `taken` is filled."""
+    pattern = PATTERNS[disease.tracer]
+    kind = str(rng.choice(list(disease.shares), p=list(disease.shares.values())))
     sites = pattern.bones if kind == "bone" else pattern.nodes if kind == "node" else {kind: 1.0}
     weights = np.asarray(list(sites.values()))
     site = str(rng.choice(list(sites), p=weights / weights.sum()))
-    wanted = factor * pattern.median_ml * float(np.exp(rng.normal(0.0, pattern.volume_spread)))
+    wanted = factor * disease.bulk * pattern.median_ml * float(np.exp(rng.normal(0.0, pattern.volume_spread)))
     wanted = float(np.clip(wanted, LEAST_ML, pattern.largest_ml))
     median, spread = pattern.suv[kind]
-    home = UPTAKE[tracer][T.LIVER if kind == "liver" else T.BLOOD][0]
-    suv = float(np.clip(rng.lognormal(np.log(median), spread), 1.5 * home, 60.0))
+    home = UPTAKE[disease.tracer][T.LIVER if kind == "liver" else T.BLOOD][0]
+    suv = float(np.clip(disease.avidity * rng.lognormal(np.log(median), spread), LEAST_CONTRAST * home, 60.0))
     dead = rng.uniform(0.15, 0.45) if wanted > NECROSIS_ML and rng.random() < NECROTIC_SHARE else 0.0
     stretch = np.exp(rng.normal(0.0, 0.2, 3))
     seed = int(rng.integers(2**31))
@@ -241,10 +282,12 @@ def _ripple(spot: Spot, rng: np.random.Generator, length: float) -> Field:
 
 
 def _texture(spot: Spot, body: Body, window: Window) -> FloatArray:
-    """Unevenness of the uptake, mean about 1."""
+    """Unevenness of the uptake, log-normal, mean about 1."""
     z, y, x = (axis[part] for axis, part in zip(body.grid.axes, window, strict=True))
     field = _ripple(spot, np.random.default_rng(spot.seed + 1), 0.7).at(z, y, x)
-    return np.asarray(np.maximum(1.0 + np.float32(0.18) * field, 0.3), np.float32)
+    beyond = max(np.log(spot.volume_ml / UNEVEN_ML), 0.0)
+    spread = np.float32(min(UNEVENNESS + UNEVENNESS_PER_E_FOLD * beyond, MOST_UNEVENNESS))
+    return np.asarray(np.exp(spread * field - spread**2 / 2), np.float32)
 
 
 def _window(body: Body, centre: Point, reach: float) -> Window:

@@ -312,27 +312,26 @@ class Field:
         """float32 (z, y, x) at the places of three axes [mm]."""
         values = self.knots
         for axis, (places, low) in enumerate(zip((z, y, x), self.low, strict=True)):
-            count = self.knots.shape[axis]
-            values = along(values, axis, between((places - np.float32(low)) / np.float32(self.spacing_mm), count))
+            values = interpolated(values, axis, (places - np.float32(low)) / np.float32(self.spacing_mm))
         return values
 
 
-def between(places: FloatArray, count: int) -> FloatArray:
-    """float32 (places, count): weights that interpolate linearly between `count` values at 0, 1, 2 …; held beyond."""
+def interpolated(values: FloatArray, axis: int, places: FloatArray) -> FloatArray:
+    """Values along an axis, given at 0, 1, 2 …, linearly interpolated at places; held beyond.
+
+    Without a matrix product: its library's threads get into each other's way on thousands of small arrays.
+    """
+    count = values.shape[axis]
     place = np.clip(places, 0.0, count - 1.0)
     lower = np.minimum(place.astype(int), max(count - 2, 0))
-    weights = np.zeros((len(place), count), np.float32)
-    rows = np.arange(len(place))
-    weights[rows, lower] = 1.0 - (place - lower)
-    weights[rows, np.minimum(lower + 1, count - 1)] += place - lower
-    return weights
-
-
-def along(values: FloatArray, axis: int, weights: FloatArray) -> FloatArray:
-    """Apply a matrix (out, in) along one axis of a volume."""
-    if axis == 0:
-        return np.asarray((weights @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:]), np.float32)
-    return np.asarray(weights @ values if axis == 1 else values @ weights.T, np.float32)
+    upper = np.minimum(lower + 1, count - 1)
+    share = (place - lower).astype(np.float32).reshape([-1 if n == axis else 1 for n in range(values.ndim)])
+    below = values.take(lower, axis)
+    above: FloatArray = values.take(upper, axis)
+    above -= below
+    above *= share
+    above += below
+    return above
 
 
 def _box(low: NDArray[np.float64], high: NDArray[np.float64]) -> Box:

@@ -126,7 +126,8 @@ def _femur(s: int, *, artificial: bool) -> Iterator[Painted]:
     neck = Tube(((s * 94, 5, 147), (s * 124, 14, 126)), (15, 16))
     stem = Tube(((s * 124, 14, 128), (s * 122, 14, 100), (s * 106, 6, -30), (s * 104, 4, -90)), (19, 17, 14, 14))
     yield filled(T.CARTILAGE, Offset(head, 3.0))
-    yield filled(T.MARROW, Blend([head, neck, Ellipsoid((s * 128, 18, 130), (17, 20, 22))], 8.0), 0.6)
+    yield filled(T.FATTY_MARROW, Blend([head, neck, Ellipsoid((s * 128, 18, 130), (17, 20, 22))], 8.0), 0.6)
+    yield Painted(((0.0, T.MARROW),), Offset(neck, -5.0), 0.6)  # in adults red marrow is left in the neck alone
     yield filled(T.FATTY_MARROW, stem, 0.5)
     if artificial:
         metal = Tube(((s * 94, 5, 147), (s * 118, 12, 128), (s * 112, 9, 20)), (13, 9, 6))

@@ -38,6 +38,8 @@ HALF_LIFE_S: Mapping[str, float] = {"F-18": 6586.2, "Ga-68": 4062.6, "Rb-82": ci
 RADIONUCLIDE: Mapping[Tracer, str] = {"FDG": "F-18", "PSMA-11": "Ga-68", "PSMA-1007": "F-18"}
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 """Of the counts in a `lowcount` examination; one of them is drawn."""
+SCANS: tuple[State, ...] = get_args(State)
+STATES: Mapping[Kind, State] = {"rb82-rest": "rest", "rb82-stress": "stress"}
 RB82_METHOD = Method(iterations=2)
 REFERENCE: Mapping[Kind, str] = {
     "fdg": "this PET",
@@ -123,23 +125,28 @@ def simulate(
     ValueError
         An unknown kind or site, or a share or tracer that the kind does not know.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind}")
-    if isinstance(site, str):
-        if site not in SITES:
-            raise ValueError(f"site: expected one of {', '.join(SITES)}, got {site}")
-        site = SITES[site]
+    asked = _Asked.of(kind, seed, site, with_reference, progress)
     if share is not None and kind != "lowcount":
         raise ValueError(f"share: only a lowcount examination has one, got {share} for {kind}")
     if share is not None and not 0.0 < share <= 1.0:
         raise ValueError(f"share: expected above 0 and at most 1, got {share}")
-    asked = _Asked(kind, seed, site, with_reference, progress or _silent)
-    if kind in {"rb82-rest", "rb82-stress"}:
-        made = _dynamic(asked, "rest" if kind == "rb82-rest" else "stress", frames)
-    else:
-        made = _static(asked, _tracer(kind, seed, tracer), share)
+    made = _dynamic(asked, frames) if kind in STATES else _static(asked, _tracer(kind, seed, tracer), share)
     asked.say("done", 1.0)
     return made
+
+
+def patient(kind: Kind, seed: int, site: Site | str = "small", *, tracer: Tracer | None = None) -> Patient:
+    """Whom `simulate` examines, without the scanner; not of Rb-82. Raises ValueError as `simulate` does."""
+    if kind in STATES:
+        raise ValueError(f"kind: expected one that is not dynamic, got {kind}")
+    return Patient.draw(_Asked.of(kind, seed, site), _tracer(kind, seed, tracer))
+
+
+def course(kind: Kind, seed: int, site: Site | str = "small") -> kinetics.Course:
+    """What Rb-82 does in the patient whom `simulate` examines. Raises ValueError as `simulate` does."""
+    if kind not in STATES:
+        raise ValueError(f"kind: expected one of {', '.join(STATES)}, got {kind}")
+    return _perfused(_Asked.of(kind, seed, site), SCHEDULE)[0]
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,19 @@ class _Asked:
     site: Site
     with_reference: bool
     say: Progress
+
+    @classmethod
+    def of(
+        cls, kind: Kind, seed: int, site: Site | str, with_reference: bool = True, progress: Progress | None = None
+    ) -> _Asked:
+        """Names resolved; ValueError where they are unknown."""
+        if kind not in KINDS:
+            raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind}")
+        if isinstance(site, str):
+            if site not in SITES:
+                raise ValueError(f"site: expected one of {', '.join(SITES)}, got {site}")
+            site = SITES[site]
+        return cls(kind, seed, site, with_reference, progress or _silent)
 
 
 def _silent(_what: str, _done: float) -> None:
@@ -192,7 +212,7 @@ class _Injection:
 
 
 @dataclass(frozen=True, eq=False)
-class _Patient:
+class Patient:
     """Body, lesions and densities on the scanner's fine grid; mu [1/mm] is what 511 keV photons see."""
 
     body: Body
@@ -202,7 +222,8 @@ class _Patient:
     mu: FloatArray
 
     @classmethod
-    def draw(cls, asked: _Asked, tracer: Tracer) -> _Patient:
+    def draw(cls, asked: _Asked, tracer: Tracer) -> Patient:
+        """The patient of a seed."""
         site, rng = asked.site, _generator(asked.seed, "patient")
         person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
         while tracer != "FDG" and person.sex == "F":
@@ -216,14 +237,24 @@ class _Patient:
         hu = lesions.paint_hu(spots, labels, hu_map(body, rng))
         return cls(body, truth.Grown(spots, labels, suv), injection, hu, attenuation(hu))
 
+    @property
+    def activity(self) -> FloatArray:
+        """Bq/mL when the scan begins, float32 (z, y, x)."""
+        return np.asarray(self.grown.suv * np.float32(self.injection.bqml_per_suv))
+
+    @property
+    def activity_bq(self) -> float:
+        """All that the body holds when the scan begins."""
+        return float(self.grown.suv.sum(dtype=np.float64)) * self.injection.bqml_per_suv * self.body.voxel_ml
+
 
 def _static(asked: _Asked, tracer: Tracer, share: float | None) -> Study:
     kind, seed, site, say = asked.kind, asked.seed, asked.site, asked.say
     say("body", 0.0)
-    patient = _Patient.draw(asked, tracer)
+    patient = Patient.draw(asked, tracer)
     body, injection = patient.body, patient.injection
     say("counts", 0.25)
-    fraction, activity = _fraction(kind, seed, share), patient.grown.suv * np.float32(injection.bqml_per_suv)
+    fraction, activity = _fraction(kind, seed, share), patient.activity
     timing = Timing(site.bed_s, half_life_s=injection.half_life_s)
     full = measure(activity, patient.mu, site.scanner, timing, _generator(seed, "counts"))
     counts = thin(full, fraction, _generator(seed, "thinning")) if fraction < 1.0 else full
@@ -255,7 +286,7 @@ def _static(asked: _Asked, tracer: Tracer, share: float | None) -> Study:
         "beds": site.scanner.beds(len(pet.array)),
         "count_fraction": fraction,
         "bqml_per_suv": injection.bqml_per_suv,
-        "activity_in_view_bq": float(activity.sum(dtype=np.float64)) * body.voxel_ml,
+        "activity_in_view_bq": patient.activity_bq,
         "lesions": truth.lesion_table(patient.grown, body, lesion_map, reference),
     }
     return Study(kind, acquisition, truth.organs(body, pet.affine), lesion_map, reference, {}, None, facts)
@@ -286,26 +317,33 @@ def _acquisition(asked: _Asked, person: Person, dose_bq: float, *, tracer: str, 
     )
 
 
-def _dynamic(asked: _Asked, state: State, frames: tuple[Frame, ...]) -> Study:
+def _perfused(asked: _Asked, frames: tuple[Frame, ...]) -> tuple[kinetics.Course, FloatArray]:
+    """Rb-82 in the patient of a seed, and the densities of the chest."""
+    site, rng = asked.site, _generator(asked.seed, "patient")
+    person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
+    body = build(person, dynamic.chest_grid(person, dynamic.cardiac(site.scanner)), rng)
+    hu = hu_map(body, rng)
+    rubidium, chance = kinetics.Patient.draw(person, rng), _generator(asked.seed, "examination")
+    return kinetics.course(body, rubidium, STATES[asked.kind], chance, last_s=frames[-1].end_s), hu
+
+
+def _dynamic(asked: _Asked, frames: tuple[Frame, ...]) -> Study:
     seed, site = asked.seed, asked.site
     asked.say("body", 0.0)
-    scanner, rng = dynamic.cardiac(site.scanner), _generator(seed, "patient")
-    person = Person.draw(rng, obesity=site.obesity, prostheses=site.prostheses)
-    body = build(person, dynamic.chest_grid(person, scanner), rng)
-    hu = hu_map(body, rng)
-    rubidium = kinetics.Patient.draw(person, rng)
-    scan = kinetics.course(body, rubidium, state, _generator(seed, "examination"), last_s=frames[-1].end_s)
+    scan, hu = _perfused(asked, frames)
+    body, person, rubidium = scan.body, scan.body.person, scan.patient
     counts, measured, reference = _filmed(asked, scan, attenuation(hu), frames)
     asked.say("CT", 0.95)
     acquisition = replace(
         _acquisition(asked, person, rubidium.bolus.dose_bq, tracer="Rb-82", radionuclide="Rb-82"),
-        ct=_ct(body.grid, hu, _generator(seed, "CT")),
+        ct=_ct(body.grid, hu, _generator(seed, "CT", SCANS.index(scan.state))),
         dynamic=measured,
         uptake_s=-rubidium.bolus.start_s,
         frame_duration_s=frames[0].duration_s,
     )
     facts = _facts(asked, acquisition, site.rb82_method, counts) | {
         **kinetics.truth(scan),
+        "age_years": person.age_years,
         "frame_start_s": measured.frame_start_s.tolist(),
         "frame_duration_s": measured.frame_duration_s.tolist(),
         "curves": truth.curves(scan, frames),
@@ -331,7 +369,7 @@ def _filmed(
     asked.say("counts", 0.2)
     scanner, affine = dynamic.cardiac(asked.site.scanner), _affine(_on_scanner(scan.body.grid))
     expected = [mean for _, mean in dynamic.expected_frames(scan, mu, scanner, frames)]
-    rngs = _generator(asked.seed, "counts", ("rest", "stress").index(scan.state)).spawn(len(expected))
+    rngs = _generator(asked.seed, "counts", SCANS.index(scan.state)).spawn(len(expected))
     counts = [counted(mean, own) for mean, own in zip(expected, rngs, strict=True)]
     starts, lasting = (np.asarray([getattr(f, name) for f in frames]) for name in ("start_s", "duration_s"))
     part = 0.35 if asked.with_reference else 0.7

@@ -25,31 +25,32 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     temporary.mkdir()
     command = [sys.executable, "-m", "daemon", "demo", "--out", str(folder / "out")]
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     return done, folder / "out", temporary
 
 
-def test_two_studies_are_processed_and_the_one_without_weight_is_refused(demo: Demo) -> None:
+def test_every_kind_is_recognised_and_what_has_an_engine_is_processed(demo: Demo) -> None:
     done, _, _ = demo
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit()]
-    assert [line[2] for line in lines] == ["done", "done", "rejected"]
-    for line, lesions in zip(lines, ("5", "8"), strict=False):
-        assert line[3:6] == [lesions, "of", lesions]
-        assert float(line[6]) > 0.9, "Dice against the simulated lesions"
-    assert "Study 3 was rejected: Patient's Weight (0010,1030)" in done.stdout
+    rules = ["fdg-lesions", "fdg-lesions", "fdg-low-count", "without-ct", "psma-lesions", "heart"]
+    assert [next(word for word in line if word in rules) for line in lines] == rules
+    assert ["done" in line for line in lines] == [True] + [False] * 5
+    said = " ".join(done.stdout.split())
+    assert "Study 2 was rejected: Patient's Weight (0010,1030)" in said
+    for number, name in enumerate(("lowcount_denoising", "ctless_attenuation", "psma_detection", "rb82_denoising"), 3):
+        assert f"Study {number} was rejected: no engine: {name} is not in this version" in said
 
 
 def test_results_and_pages_are_left_and_nothing_else(demo: Demo) -> None:
     _, out, temporary = demo
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    results = {f"study-{number}/{name}" for number in (1, 2) for name in ("seg.dcm", "sr.dcm", "page.png")}
-    assert left == results | {"study-3/page.png"}
-    for number in (1, 2):
-        seg, sr = (dcmread(out / f"study-{number}" / name) for name in ("seg.dcm", "sr.dcm"))
-        assert (seg.Modality, sr.Modality) == ("SEG", "SR")
-        assert seg.StudyInstanceUID == sr.StudyInstanceUID
-        assert "RESEARCH USE ONLY" in seg.SeriesDescription
+    pages = {f"study-{number}/page.png" for number in range(1, 7)}
+    assert left == {"study-1/seg.dcm", "study-1/sr.dcm", *pages}
+    seg, sr = (dcmread(out / "study-1" / name) for name in ("seg.dcm", "sr.dcm"))
+    assert (seg.Modality, sr.Modality) == ("SEG", "SR")
+    assert seg.StudyInstanceUID == sr.StudyInstanceUID
+    assert "RESEARCH USE ONLY" in seg.SeriesDescription
     for path in out.rglob("*.png"):
         assert imread(path).shape[:2] == (990, 1540)
     assert list(temporary.glob("tracerd-demo-*")) == [], "the node's data folder was not asked to be kept"

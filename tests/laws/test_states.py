@@ -38,10 +38,13 @@ LEGAL = {
         held>waiting held>cancelled dead>waiting dead>cancelled cancelling>cancelled
         done>superseded rejected>superseded""",
     Delivery: """held>queued queued>sending sending>accepted accepted>committed committed>seen sending>queued
+        accepted>seen accepted>queued committed>queued seen>queued
         held>failed queued>failed sending>failed accepted>failed committed>failed
         held>dead queued>dead sending>dead accepted>dead committed>dead
         failed>queued dead>queued held>withdrawn queued>withdrawn failed>withdrawn dead>withdrawn""",
-    Commitment: "asked>confirmed asked>partly asked>refused asked>timed_out timed_out>asked",
+    Commitment: """asked>confirmed asked>partly asked>refused asked>timed_out
+        timed_out>asked timed_out>confirmed timed_out>partly timed_out>refused
+        confirmed>asked partly>asked refused>asked""",
     Model: """candidate>shadow shadow>champion champion>retired retired>champion
         candidate>retired shadow>retired""",
 }
@@ -52,8 +55,8 @@ FINAL = {
     Series: set(),
     Instance: set(),
     Job: {"cancelled", "superseded"},
-    Delivery: {"seen", "withdrawn"},
-    Commitment: {"confirmed", "partly", "refused"},
+    Delivery: {"withdrawn"},
+    Commitment: set(),
     Model: set(),
 }
 

@@ -103,6 +103,17 @@ def test_injected_activity(sent: float, dose_bq: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "read"),
+    [(99_000.0, "9.9e+10"), (100_000.0, "100000"), (950_000.0, "950000"), (25e9, "2.5e+10")],
+)
+def test_an_activity_that_cannot_be_is_told_in_becquerel(sent: float, read: str) -> None:
+    """Below 1e5 the number was read as MBq."""
+    with pytest.raises(QuantityRefused) as caught:
+        administration.dose_bq_of(pet(RadionuclideTotalDose=sent))
+    assert str(caught.value) == f"Radionuclide Total Dose (0018,1074) [Bq]: expected 1e+06 to 2e+10, got {read}"
+
+
+@pytest.mark.parametrize(
     ("sent", "weight_kg", "usual"),
     [
         (37e6, 120.0, True),  # Zr-89
@@ -151,6 +162,11 @@ def code(value: str, scheme: str = "SCT", meaning: str = "") -> list[Header]:
 )
 def test_half_life(drug: Header, half_life_s: float) -> None:
     assert administration.half_life_s_of(pet(**drug)) == pytest.approx(half_life_s, abs=0.01)
+
+
+def test_one_slice_is_a_series() -> None:
+    assert administration.half_life_s_of(pet(1)) == F18
+    assert uptake_min(pet(1)) == pytest.approx(109.77)
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,15 @@ def test_what_the_two_attributes_say_together(name: str, given: Header, answer: 
     assert len([line for line in found.conflicts if line.startswith(f"{name}: ")]) == conflicts
 
 
-def test_slices_that_differ_are_no_answer() -> None:
-    found = corrections_of([header(), lacking("ATTN")])
+@pytest.mark.parametrize("said", ["unknown", "Unknown", " N/A ", "other", "UNSPECIFIED"])
+def test_a_method_that_says_nothing_leaves_it_to_the_list(said: str) -> None:
+    found = corrections_of([lacking("ATTN", AttenuationCorrectionMethod=said)])
+    assert (found.attenuation, found.conflicts) == (False, ())
+
+
+@pytest.mark.parametrize("other", [lacking("ATTN"), header(AttenuationCorrectionMethod="NONE")])
+def test_slices_that_differ_are_no_answer(other: Header) -> None:
+    found = corrections_of([header(), other])
     assert (found.attenuation, found.scatter) == (None, True)
     assert found.conflicts == ("attenuation: slices differ in Corrected Image (0028,0051) or (0054,1101)",)
 
@@ -190,6 +197,7 @@ def test_image_type_may_veto() -> None:
     found = corrections_of([header(ImageType=["ORIGINAL", "PRIMARY", "NAC"])])
     assert found.attenuation is None
     assert found.conflicts[0].startswith("attenuation: image type says not")
+    assert "attenuation: image type says not attenuation-corrected" in found.evidence
 
 
 def test_a_protocol_makes_both_reconstructions() -> None:
@@ -209,6 +217,11 @@ def test_no_line_repeats_what_people_typed() -> None:
     given = header(SeriesDescription="MUELLER NAC", AttenuationCorrectionMethod="none for Mueller")
     found = corrections_of([given])
     assert not re.search("mueller", " ".join(found.evidence + found.conflicts), re.IGNORECASE)
+
+
+def test_of_a_text_256_characters_count() -> None:
+    assert text_says_corrected("." * 253 + "NAC") is False
+    assert text_says_corrected("." * 254 + "NAC") is None
 
 
 @pytest.mark.parametrize("piece", ["non ", "no ac ", "sans corr", "un korr", "at", "nicht schwachungs ", "a c "])

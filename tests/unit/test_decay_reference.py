@@ -252,6 +252,12 @@ def test_a_decay_factor_that_contradicts_is_told(factor: float, told: bool) -> N
     assert found.warnings == ((said,) if told else ())
 
 
+def test_a_single_slice_may_contradict_itself() -> None:
+    found = suv(pet(1, FrameReferenceTime=1859936.85, DecayFactor=2.0))
+    assert found.factors == (after(HALF_LIFE_S),)
+    assert len(found.warnings) == 2
+
+
 def test_the_decay_factor_of_every_bed_counts() -> None:
     """20 min after the reference it is 2^(1200/6586.2) · 1.00632783 = 1.1418; with a reference for each bed 1.0063."""
     headers = pet(DecayFactor=1.00633)
@@ -342,6 +348,11 @@ def test_sources_against_it_are_named(source: Header, name: str) -> None:
     refused = refusal(early(3600, **source))
     assert refused.code == "series-time"
     assert str(refused).endswith(f"got 60 min before it; against it: {name}")
+
+
+def test_a_decay_factor_holds_the_decay_during_a_long_frame_too() -> None:
+    """30 min: λT = 0.189436, λT/(1 − e^−λT) = 1.09771; times 2^(3600/6586.2) = 1.46066."""
+    assert suv(early(3600, ActualFrameDuration=1_800_000, DecayFactor=1.60338)).warnings == ()
 
 
 def test_confirmed_and_contradicted_it_stands_with_a_warning() -> None:

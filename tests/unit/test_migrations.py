@@ -12,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.exc import OperationalError
 
-from db.schema import SCHEMA_VERSION, Table
+from db.schema import SCHEMA_VERSION, Commitment, Delivery, Table
 from db.session import Store
 
 
@@ -26,11 +26,13 @@ def configuration(output: io.StringIO | None = None) -> Config:
 
 
 def definitions(path: Path) -> dict[str, frozenset[str]]:
-    """Name → lines of the statement that made it; the order of columns and constraints does not matter."""
+    """Name → lines of the statement that made it, without quotes around names; the order of columns does not matter."""
     raw = sqlite3.connect(path)
     rows = raw.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     raw.close()
-    return {name: frozenset(line.strip().rstrip(",") for line in sql.splitlines()) for name, sql in rows}
+    return {
+        name: frozenset(line.strip().rstrip(",").replace('"', "") for line in sql.splitlines()) for name, sql in rows
+    }
 
 
 def test_versions_are_numbered_and_the_newest_is_the_programs() -> None:
@@ -75,6 +77,47 @@ def test_a_failing_upgrade_leaves_the_database_as_it_was(tmp_path: Path) -> None
     with pytest.raises(OperationalError, match="event"):
         Store.open(path)
     assert definitions(path) == before
+
+
+def test_rows_of_schema_1_are_kept(tmp_path: Path) -> None:
+    """A node that was delivering goes on where it was: states, keys and references survive the rebuilt tables."""
+    path = tmp_path / "node.db"
+    engine = create_engine(f"sqlite:///{path}")
+    config = configuration()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in ROWS_OF_SCHEMA_1.split(";"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    with Store.open(path).read() as session:
+        (delivery,) = session.scalars(select(Delivery))
+        (commitment,) = session.scalars(select(Commitment))
+    assert (delivery.id, delivery.state, delivery.tries, delivery.status_hex) == (7, "queued", 3, "A700")
+    assert (delivery.proof_tries, delivery.reason_code) == (0, None)
+    assert (commitment.transaction_uid, commitment.state, commitment.tries) == ("2.25.1", "asked", 0)
+    raw = sqlite3.connect(path)
+    raw.execute("PRAGMA foreign_keys = ON")
+    with pytest.raises(sqlite3.IntegrityError):
+        raw.execute("UPDATE delivery SET state = 'nonsense'")
+    raw.execute("UPDATE delivery SET instance_id = 99")
+    with pytest.raises(sqlite3.IntegrityError):
+        raw.commit()
+    raw.close()
+
+
+ROWS_OF_SCHEMA_1 = """
+INSERT INTO node (id, installation_id, schema_version, created) VALUES (1, 'here', 1, 0);
+INSERT INTO study (id, study_uid, generation, first_arrival, last_arrival, state) VALUES (1, '1.2', 1, 0, 0, 'settled');
+INSERT INTO series (id, study_id, series_uid, origin, facts_version, last_arrival, state)
+    VALUES (1, 1, '1.3', 'received', 0, 0, 'whole');
+INSERT INTO instance (id, series_id, sop_uid, sop_class_uid, content_sha256, transfer_syntax_uid, path, size, header,
+    received, state) VALUES (1, 1, '1.4', '1.5', 'ab', '1.2.840.10008.1.2', 'store/1', 1, '{}', 0, 'current');
+INSERT INTO delivery (id, instance_id, destination, proof, tries, first_due, status_hex, state)
+    VALUES (7, 1, 'pacs', 'accepted', 3, 0, 'A700', 'queued');
+INSERT INTO commitment (id, transaction_uid, role, peer, requested, items, state)
+    VALUES (1, '2.25.1', 'scu', 'pacs', 0, '[]', 'asked')
+"""
 
 
 def test_the_same_migrations_speak_postgresql() -> None:

@@ -109,7 +109,17 @@ def test_facts_of_a_pet(study: make.Study) -> None:
     # Bq/mL at the start of the series back to the injection, per gram and becquerel.
     expected = scan.weight_kg * 1000.0 / scan.dose_bq * 2.0 ** (scan.uptake_s / scan.half_life_s)
     assert facts["suv"]["factor"] == pytest.approx(expected, rel=1e-6)
-    assert facts["suv"]["factor_min"] == facts["suv"]["factor"] == facts["suv"]["factor_max"]
+    assert facts["suv"] == {
+        "status": "ok",
+        "type": "BW",
+        "factor": facts["suv"]["factor"],
+        "factor_min": facts["suv"]["factor"],
+        "factor_max": facts["suv"]["factor"],
+        "reference": "BQML, START, series time",
+        "branch": "bqml-start-series-time",
+        "warnings": [],
+        "reason": None,
+    }
     assert facts["produced_by"] is None
 
 
@@ -119,9 +129,36 @@ def test_facts_of_a_ct(study: make.Study) -> None:
     assert facts["problems"] == []
     assert (facts["modality"], facts["kind"]) == ("CT", "static")
     assert (facts["tracer"], facts["attenuation_corrected"], facts["uptake_min"]) == (None, None, None)
-    assert (facts["complete"], facts["expected"]) == (None, None)
-    assert facts["suv"]["status"] == "refused"
-    assert facts["suv"]["reason"] == "not a PET series"
+    assert (facts["complete"], facts["expected"], facts["tracer_confidence"]) == (None, None, "none")
+    assert facts["suv"] == {
+        "status": "refused",
+        "type": None,
+        "factor": None,
+        "factor_min": None,
+        "factor_max": None,
+        "reference": None,
+        "branch": None,
+        "warnings": [],
+        "reason": "not a PET series",
+    }
+
+
+def test_facts_of_a_single_slice(study: make.Study) -> None:
+    facts = facts_of(read(study.pet[:1]))
+    assert (facts["tracer"], facts["suv"]["status"], facts["beds"]) == ("FDG", "ok", 1)
+
+
+def test_what_the_reader_noticed_is_told_once() -> None:
+    found = pt("STATIC", count=3, Problems=["seen", "also seen"])
+    assert facts_of(found)["problems"][:2] == ["also seen", "seen"]
+    assert facts_of(found)["problems"].count("seen") == 1
+
+
+def test_a_doubt_about_the_suv_is_among_the_problems(study: make.Study) -> None:
+    facts = facts_of([{**header, "GEScanDateTime": "20200101000000"} for header in read(study.pet)])
+    assert facts["suv"]["status"] == "ok"
+    assert facts["problems"] == [f"suv: {facts['suv']['warnings'][0]}"]
+    assert "GE scan date and time" in facts["problems"][0]
 
 
 def test_facts_are_json_and_do_not_depend_on_the_order_of_arrival(study: make.Study) -> None:
@@ -138,6 +175,7 @@ def test_a_slice_that_is_missing_shows_in_both_facts(study: make.Study) -> None:
     assert (facts["complete"], facts["complete_reason"]) == (False, "5 of 6 slices")
     assert facts["shape"] is None
     assert facts["affine"] is None
+    assert (facts["frames"], facts["slices"]) == (1, 5)
     assert facts["problems"][0].startswith("missing-slice: ")
 
 
@@ -186,7 +224,27 @@ def test_kind(series_type: tuple[str, ...], kind: str | None) -> None:
 
 
 def test_slices_of_several_kinds_are_unknown() -> None:
-    assert facts_of(pt("STATIC", count=2) + pt("DYNAMIC", count=2))["kind"] is None
+    facts = facts_of(pt("STATIC", count=2) + pt("DYNAMIC", count=2))
+    assert facts["kind"] is None
+    assert facts["problems"][0] == "timing: Series Type (0054,1000) differs between instances"
+
+
+@pytest.mark.parametrize("last", ["128", "130", "128.1"])
+def test_storage_classes_of_pet_slices(last: str) -> None:
+    assert facts_of(pt("STATIC", count=2, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{last}"))["kind"] == "static"
+    assert facts_of(pt(count=2, Modality="CT", SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{last}"))["kind"] == "other"
+
+
+@pytest.mark.parametrize("last", ["2", "2.1", "2.2"])
+def test_storage_classes_of_ct_slices(last: str) -> None:
+    assert facts_of(pt(count=2, Modality="CT", SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{last}"))["kind"] == "static"
+    assert facts_of(pt("STATIC", count=2, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{last}"))["kind"] == "other"
+
+
+def test_one_screenshot_makes_a_series_no_stack_of_slices() -> None:
+    found = pt("STATIC", count=3, ImageType=["ORIGINAL", "PRIMARY"])
+    found[1]["ImageType"] = ["DERIVED", "SECONDARY", "SCREENSHOT"]
+    assert facts_of(found)["kind"] == "other"
 
 
 def test_a_scout_is_no_ct_volume() -> None:
@@ -207,10 +265,13 @@ def test_a_report_has_no_layout_and_no_problems() -> None:
         {"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]},
         {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
         {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "SCREENSHOT"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "REPROJECTION"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "volren"]},
         {"ImageType": ["ORIGINAL", "PRIMARY"], "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
         {"ImageType": ["ORIGINAL", "PRIMARY"], "SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"},
     ],
-    ids=["MIP", "projection", "localizer", "screenshot", "secondary capture", "segmentation"],
+    ids=str,
 )
 def test_images_that_are_no_slices(changes: Header) -> None:
     facts = facts_of(pt("STATIC", "IMAGE", count=2, **changes))
@@ -222,6 +283,7 @@ def test_images_that_are_no_slices(changes: Header) -> None:
     [
         (["ORIGINAL", "PRIMARY"], True),
         (["DERIVED", "PRIMARY"], True),
+        (["ORIGINAL", "PRIMARY", "AXIAL"], True),
         (["DERIVED", "SECONDARY"], False),
         (["DERIVED", "SECONDARY", "REFORMATTED"], False),
         (["STATIC"], None),
@@ -242,6 +304,11 @@ def test_a_series_of_primary_and_secondary_images_is_not_primary() -> None:
 @pytest.mark.parametrize(("word", "whole_body"), [("WHOLE BODY", True), ("STATIC", False), (None, None)])
 def test_whole_body(word: str | None, whole_body: bool | None) -> None:
     assert facts_of(pt(*filter(None, [word]), count=2))["whole_body"] is whole_body
+
+
+@pytest.mark.parametrize("series_type", [[], "WHOLE BODY", None])
+def test_a_series_type_without_values_says_nothing_of_the_whole_body(series_type: Any) -> None:
+    assert facts_of(pt(count=2, SeriesType=series_type))["whole_body"] is None
 
 
 def test_a_whole_body_of_five_beds(tmp_path: Path) -> None:
@@ -266,6 +333,23 @@ def test_frames_without_a_series_type_that_no_time_tells_apart_stay_unknown(chan
     facts = facts_of(pt(count=3, frames=4, **changes))
     assert (facts["kind"], facts["frame_times"]) == (None, None)
     assert facts["problems"][0] == "timing: Series Type (0054,1000) is absent"
+
+
+def test_one_trigger_time_is_enough_to_doubt_that_a_series_is_dynamic() -> None:
+    found = pt(count=3, frames=4)
+    found[7]["TriggerTime"] = 100.0
+    assert facts_of(found)["kind"] is None
+
+
+def test_a_second_image_of_one_place_contradicts_a_static_series() -> None:
+    found = pt("STATIC", count=3)
+    facts = facts_of([*found, {**found[1], "SOPInstanceUID": "1.2.99"}])
+    assert facts["problems"][0] == "timing: Series Type (0054,1000) says static, there are 2 images of one place"
+
+
+def test_images_without_a_place_contradict_no_series_type() -> None:
+    (problem,) = facts_of(pt("STATIC", count=2, ImagePositionPatient=None))["problems"][:1]
+    assert problem.startswith("no-position: ")
 
 
 @pytest.mark.parametrize("word", ["DYNAMIC", "GATED"])
@@ -334,9 +418,26 @@ def test_a_reason_for_the_people_of_the_archive() -> None:
     )
 
 
-def test_of_many_missing_slices_five_are_named() -> None:
+@pytest.mark.parametrize(("arrived", "end"), [(31, "slice 9 of frame 4"), (30, " and 1 more"), (29, " and 2 more")])
+def test_of_many_missing_slices_five_are_named(arrived: int, end: str) -> None:
     found = pt("DYNAMIC", count=9, frames=4, NumberOfSlices=9, NumberOfTimeSlices=4)
-    assert completeness(found[:29]).reason.endswith("slice 7 of frame 4 and 2 more")
+    reason = completeness(found[:arrived]).reason
+    assert reason.endswith(end)
+    assert reason.count("of frame 4") == 5
+
+
+def test_a_slice_that_a_gate_lacks_is_named() -> None:
+    found = pt("GATED", count=2, frames=6, NumberOfSlices=2, NumberOfRRIntervals=1, NumberOfTimeSlots=6)
+    for index, header in enumerate(found):
+        header["TriggerTime"] = 100.0 * (index // 2)
+    assert completeness(found[:-1]).reason == (
+        "11 of 12 slices (2 slices × 1 R-R intervals × 6 gates); missing: slice 2 of gate 6"
+    )
+
+
+def test_single_slices_beside_multi_frame_objects_are_not_counted() -> None:
+    found = [multi_frame("1.1"), *pt("STATIC", count=1, NumberOfSlices=3)]
+    assert completeness(found) == Completeness(None, None, "this kind of series has no count")
 
 
 def multi_frame(uid: str, **changes: Any) -> Header:
@@ -380,6 +481,11 @@ def test_dynamic_and_gated_series_have_frames() -> None:
     assert facts["relative_counts"] is None
 
 
+def test_what_is_odd_about_the_times_is_among_the_problems() -> None:
+    found = pt("DYNAMIC", count=3, frames=4)
+    assert facts_of(found[:6] + found[9:])["problems"][0] == "timing: gap of 30.0 s between frames 2 and 3"
+
+
 def test_a_dynamic_series_with_a_hole_has_no_layout() -> None:
     found = pt("DYNAMIC", count=3, frames=4)
     facts = facts_of(found[:-1])
@@ -416,6 +522,7 @@ def region(low: float, high: float, **changes: Any) -> Header:
         (region(0.0, 90.0), True, "reaches from 0.0 to 90.0 mm", 1.0),
         (region(-50.0, 200.0), True, "reaches from -50.0 to 200.0 mm", 1.0),
         (region(1.5, 88.5), True, "reaches from 1.5 to 88.5 mm", 1.0),  # half a PET slice short at each end
+        (region(1.51, 90.0), True, "reaches from 1.5 to 90.0 mm", 1.0),  # and what coordinates are rounded to
         (region(1.6, 90.0), False, "begins 1.6 mm too late, covers 100%", 0.999),
         (region(0.0, 60.0), False, "ends 30.0 mm too early, covers 68%", 61.51 / 90.0),
         (region(30.0, 60.0), False, "begins 30.0 mm too late, covers 37%", 33.02 / 90.0),
@@ -426,6 +533,11 @@ def region(low: float, high: float, **changes: Any) -> Header:
         (region(0.0, 90.0, orientation=[0, 1.0, 0, 0, 0, 1.0]), False, "slices are not parallel, 90.0° apart", 0.0),
         (region(0.0, 90.0, orientation=[1.0, 0, 0, 0, 0.96592583, 0.25881905]), False,
          "slices are not parallel, 15.0° apart", 0.0),
+        (region(0.0, 90.0, orientation=[1.0, 0, 0, 0, -0.96592583, 0.25881905]), False,
+         "slices are not parallel, 15.0° apart", 0.0),
+        (region(0.0, 90.0, orientation=[1.0, 0, 0, 0, 0.999, 0.04471]), True, "reaches from 0.0 to 90.0 mm", 1.0),
+        (region(0.0, 90.0, orientation=[1.0, 0, 0, 0, 0.9989, 0.04689]), False,
+         "slices are not parallel, 2.7° apart", 0.0),
         (region(-95.0, 5.0, orientation=[1.0, 0, 0, 0, -1.0, 0]), True, "reaches from -5.0 to 95.0 mm", 1.0),
         (region(0.0, 90.0, orientation=[1.0, 0, 0, 0, -1.0, 0]), False, "ends 90.0 mm too early, covers 2%", 1.51 / 90),
     ],
@@ -434,6 +546,26 @@ def test_coverage(ct: Header, covered: bool, reason: str, fraction: float) -> No
     answer = covers(ct, region(0.0, 90.0))
     assert (answer.covered, answer.reason) == (covered, reason)
     assert answer.fraction == pytest.approx(fraction, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ct", "reason", "fraction"),
+    [
+        (region(-70.0, 0.0), "begins 30.0 mm too late, covers 68%", 61.51 / 90.0),
+        (region(-100.0, -40.0), "ends 30.0 mm too early, covers 68%", 61.51 / 90.0),
+    ],
+)
+def test_coverage_far_from_the_origin(ct: Header, reason: str, fraction: float) -> None:
+    answer = covers(ct, region(-100.0, -10.0))
+    assert (answer.covered, answer.reason) == (False, reason)
+    assert answer.fraction == pytest.approx(fraction, abs=1e-9)
+
+
+def test_a_single_slice_is_covered_or_not() -> None:
+    slice_at_40 = region(40.0, 40.0)
+    assert covers(region(0.0, 90.0), slice_at_40).covered
+    missed = covers(region(60.0, 90.0), slice_at_40)
+    assert (missed.covered, missed.fraction) == (False, 0.0)
 
 
 def test_of_several_cts_the_fraction_tells_which_reaches_furthest() -> None:
@@ -456,6 +588,10 @@ def test_the_ct_of_a_study_covers_its_pet_and_half_of_it_does_not(study: make.St
         ({"PatientAge": "059Y"}, 59.0),
         ({"PatientAge": "018M"}, 1.5),
         ({"PatientAge": "026W"}, 0.5),
+        ({"PatientAge": "100D"}, 0.27),
+        ({"PatientBirthDate": "20251122", "StudyDate": "20260302"}, 0.27),
+        ({"PatientBirthDate": "20260302", "SeriesDate": "20260302", "StudyDate": "20270101"}, 0.0),
+        ({"PatientBirthDate": "20260302"}, None),
         ({"PatientBirthDate": "19600302", "SeriesDate": "20260302"}, 66.0),
         ({"PatientBirthDate": "20270302", "SeriesDate": "20260302"}, None),
         ({"PatientAge": "old"}, None),
@@ -511,6 +647,41 @@ def test_relative_counts_need_a_duration_and_a_static_series() -> None:
     assert facts_of(pt("DYNAMIC", count=2, **given))["relative_counts"] is None
 
 
+def test_what_the_sender_calls_things() -> None:
+    said = {
+        "SeriesInstanceUID": "1.2.3",
+        "Modality": "PT",
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.128",
+        "Manufacturer": "SIEMENS",
+        "StationName": "CT1",
+        "ManufacturerModelName": "Vision",
+        "ProtocolName": "WB",
+        "SeriesDescription": "PET AC",
+        "StudyDescription": "PET/CT",
+        "BodyPartExamined": "CHEST",
+        "ImageType": ["ORIGINAL", "PRIMARY"],
+        "SliceThickness": 3.0,
+    }
+    assert list(description.series_description([said]).values()) == list(said.values())
+    assert description.series_description([{**said, "ImageType": None}])["image_type"] == []
+
+
+@pytest.mark.parametrize(
+    ("durations_ms", "seconds"), [((1, 0), 0.001), ((None, 90_000), 90.0), ((0, -1), None), ((10, 30), 0.02)]
+)
+def test_frame_duration_is_the_middle_of_those_that_are_one(durations_ms: tuple[Any, Any], seconds: Any) -> None:
+    found = [
+        {**header, "ActualFrameDuration": ms} for header, ms in zip(pt("STATIC", count=2), durations_ms, strict=True)
+    ]
+    assert facts_of(found)["frame_duration_s"] == seconds
+
+
+def test_uptake_is_told_to_a_thousandth_of_a_minute() -> None:
+    given = [{**INJECTION, "RadiopharmaceuticalStartDateTime": "20260302085950"}]
+    facts = facts_of(pt("STATIC", count=2, PatientSex="F", RadiopharmaceuticalInformationSequence=given))
+    assert (facts["uptake_min"], facts["sex"]) == (0.167, "F")
+
+
 def test_our_own_series_is_recognised() -> None:
     equipment = {
         "Manufacturer": "tracerd",
@@ -561,6 +732,12 @@ def test_changing_a_slice_in_the_file_reaches_the_facts(tmp_path: Path) -> None:
     assert (facts["tracer"], facts["tracer_confidence"]) == (None, "conflict")
     assert facts["tracer_conflicts"]
     assert facts["problems"] == [f"tracer: {conflict}" for conflict in facts["tracer_conflicts"]]
+
+
+@pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName"])
+def test_the_texts_that_may_contradict_a_tracer(study: make.Study, keyword: str) -> None:
+    facts = facts_of([{**header, keyword: "PET PSMA"} for header in read(study.pet)])
+    assert (facts["tracer"], facts["tracer_confidence"]) == (None, "conflict")
 
 
 def test_a_description_that_denies_the_attenuation_correction(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from pynetdicom.dsutils import split_dataset
 
 from config.settings import Destination, DestinationTls
 from dicom_io.errors import PeerRefused, PeerUnreachable
-from dicom_io.sender import VERIFICATION, Outgoing, Sent, echo, judge, send
+from dicom_io.sender import VERIFICATION, Outgoing, Sent, echo, send
+from dicom_io.statuses import judge_store
 from tests import make, peers
 from tests.proxy import RecordingProxy
 
@@ -205,7 +206,7 @@ def test_statuses_on_the_wire(pet: list[Outgoing]) -> None:
 
 @pytest.mark.parametrize(("status", "verdict"), STATUSES.items(), ids=[f"{status:04X}" for status in STATUSES])
 def test_status_table(status: int, verdict: tuple[str | None, bool]) -> None:
-    assert judge(status) == verdict
+    assert judge_store(status) == verdict
 
 
 def test_abort_after_three_of_ten(pet: list[Outgoing]) -> None:
