@@ -45,9 +45,9 @@ from engines.simulation.study import Study as Simulated
 
 LOOPBACK = "127.0.0.1"
 START_S, FINISH_S, STOP_S = 60.0, 240.0, 40.0
-FDG_SEED, PSMA_SEED, RB82_SEED = 2, 3, 4
-ENOUGH_COUNTS = 0.6
-"""Relative counts from which on an FDG study is one of full dose."""
+FDG_SEED, PSMA_SEED, RB82_SEED = 6, 3, 4
+LONG_S = 90.0
+"""A shorter bed position is a low-count examination at this site."""
 ENVIRONMENT = {"TCP_NODELAY": "1"}
 """Without it Nagle's algorithm and delayed acknowledgements cost DCMTK 40 ms per object."""
 ENDED = (JobState.DONE, JobState.REJECTED, JobState.DEAD, JobState.HELD, JobState.CANCELLED)
@@ -59,14 +59,14 @@ RULES: tuple[Mapping[str, Any], ...] = (
     {
         "name": "fdg-lesions",
         "engine": "threshold_segmentation",
-        "when": {"tracer": "FDG", "relative_counts": {"min": ENOUGH_COUNTS}},
+        "when": {"tracer": "FDG", "frame_duration_s": {"min": LONG_S}},
         "inputs": {"pet": STATIC, "ct": CT},
-        "parameters": {"method": "fixed", "threshold_suv": 4.0},
+        "parameters": {"method": "fixed", "threshold_suv": 4.0, "min_volume_ml": 2.0},
     },
     {
         "name": "fdg-low-count",
         "engine": "lowcount_denoising",
-        "when": {"tracer": "FDG", "relative_counts": {"max": ENOUGH_COUNTS}},
+        "when": {"tracer": "FDG", "frame_duration_s": {"max": LONG_S}},
         "inputs": {"pet": STATIC},
     },
     {
@@ -327,7 +327,7 @@ def watch(say: Console, node: Running, studies: Sequence[Study]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How far the node is: objects received and indexed, studies with an ended job, open jobs, results to deliver, done."""
+    """How far the node is: objects received and indexed, studies with an ended job, open jobs, results to deliver."""
 
     received: int
     indexed: int

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -29,7 +30,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     axes[0, 0].set(title="every lesion", xlabel="volume [mL]", ylabel="share of lesions")
     counts = {n: [len(one["lesions"]) for one in group["patients"]] for n, group in simulated.items()}
     _cumulative(axes[0, 1], counts, COLOURS)
-    axes[0, 1].set(title="lesions of a patient", xlabel="lesions", xscale="symlog")
+    axes[0, 1].set(title="lesions of a patient", xlabel="lesions", xscale="symlog", xlim=(-0.2, None))
     _shares(axes[0, 2], {n: [r["suv_max"] for r in rows] for n, rows in each.items()}, COLOURS, np.logspace(0, 2, 17))
     axes[0, 2].set(title="every lesion", xlabel="SUVmax", ylabel="share of lesions")
     _noise(axes[0, 3], result["liver_nstd"])
@@ -40,6 +41,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     ):  # fmt: skip
         _cumulative(axis, {n: [r[name] for r in rows if r[name] is not None] for n, rows in beside.items()}, by_name)
         axis.set(title="beside reality", xlabel=label, xscale="log")
+        _plain(axis)
     _dice(axes[1, 3], result)
     figure.suptitle(
         f"{result['fdg']['studies']} FDG and {result['psma']['studies']} PSMA studies of the tune cohorts; "
@@ -62,6 +64,13 @@ def _shares(axis: Axes, groups: Mapping[str, Sequence[float]], colours: Mapping[
         axis.hist(values, edges, weights=weights, histtype="step", linewidth=1.8, color=colours[name], label=label)
     axis.set_xscale("log")
     axis.legend(fontsize=8)
+
+
+def _plain(axis: Axes) -> None:
+    """1, 2, 5, 10 … on a logarithmic axis: the usual labels of less than two decades run into each other."""
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _cumulative(axis: Axes, groups: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
@@ -100,7 +109,7 @@ def _dice(axis: Axes, result: Mapping[str, Any]) -> None:
             error = [[dice["mean"] - dice["low"]], [dice["high"] - dice["mean"]]]
             axis.bar(place + shift, dice["mean"], 0.23, yerr=error, color=colour, label=name if place == 0 else None)
     axis.set_xticks(range(len(labels)), labels, fontsize=7)
-    axis.set(title="Dice of the threshold methods, 95 % interval", ylabel="Dice", ylim=(0, 1))
+    axis.set(title="threshold methods, 95 % interval", ylabel="Dice", ylim=(0, 1))
     axis.legend(fontsize=8)
 
 

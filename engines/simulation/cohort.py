@@ -256,7 +256,8 @@ def freeze(say: Callable[[str], None], path: Path = FROZEN, *, amend: bool = Fal
                 code="version-frozen",
                 hint="Raise VERSION in engines/simulation/cohort.py, or --amend if nothing was trained on it yet.",
             )
-    cohorts = {}
+    cohorts: dict[str, Json] = {}
+    result = {"version": VERSION, "simulator_sha256": simulator_sha256(), "cohorts": cohorts}
     for name, each in COHORTS.items():
         say(name)
         cohorts[name] = {
@@ -265,7 +266,6 @@ def freeze(say: Callable[[str], None], path: Path = FROZEN, *, amend: bool = Fal
             "definition_sha256": each.definition_sha256,
             "first_patient": each.first_patient(),
         }
-    result = {"version": VERSION, "simulator_sha256": simulator_sha256(), "cohorts": cohorts}
     written = path.with_suffix(".new")
     written.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     written.replace(path)

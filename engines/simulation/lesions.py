@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import erf, exp, log, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,9 @@ NECROSIS_ML, NECROTIC_SHARE, NECROTIC_SUV = 12.0, 0.4, 0.3
 """From this volume on, so many lesions have a dead middle that takes up so much of what the rim does."""
 LESION_HU: Mapping[str, float] = {"node": 42, "lung": 32, "liver": 40, "bone": 380, "soft tissue": 46, "prostate": 44}
 LEAST_ML = 0.1
-LEAST_CONTRAST = 1.15
-"""A lesion takes up at least so many times what the blood does, or in the liver the liver: less is not called avid."""
+LEAST_CONTRAST, SEEN_FWHM_MM = 1.3, 7.0
+"""Seen through this resolution, the middle of a lesion shows at least so many times what the blood takes up, or in the
+liver the liver: with less no reader would have called it one. What is small is known only where it takes up much."""
 UNEVEN_ML, UNEVENNESS, UNEVENNESS_PER_E_FOLD, MOST_UNEVENNESS = 2.0, 0.18, 0.06, 0.42
 """Standard deviation of the logarithm of uptake within a lesion: to this volume, more with its logarithm, at most."""
 
@@ -93,7 +95,7 @@ class Pattern:
 
 FDG = Pattern(
     mean_count=5.0, count_spread=0.9, most=30, median_ml=5.0, volume_spread=1.2, largest_ml=600.0,
-    bulk_spread=0.9, avidity_spread=0.5, first=6.0,
+    bulk_spread=0.9, avidity_spread=0.5, first=10.0,
     kinds={"node": 5, "lung": 3, "liver": 1.5, "bone": 1.5, "soft tissue": 1},
     suv={"node": (6.0, 0.3), "lung": (7.0, 0.4), "liver": (6.5, 0.3), "bone": (6.0, 0.3), "soft tissue": (5.0, 0.35)},
     nodes={"cervical": 2, "supraclavicular": 1.5, "paratracheal": 3, "aortopulmonary": 2, "subcarinal": 2, "hilar": 3,
@@ -193,10 +195,11 @@ def paint(spots: Sequence[Spot], body: Body, suv: FloatArray) -> tuple[FloatArra
     """
     painted, labels = suv.copy(), np.zeros(body.tissue.shape, np.uint16)
     for number, (spot, window, filled, order) in enumerate(_regions(spots, body, labels), 1):
-        values = np.full(filled.shape, spot.suv, np.float32)
+        values, alive = _texture(spot, body, window), filled
         if spot.necrotic:
-            values[order < np.quantile(order[filled], spot.necrotic)] *= NECROTIC_SUV
-        values *= _texture(spot, body, window)
+            alive = filled & (order >= np.quantile(order[filled], spot.necrotic))
+        values *= np.float32(spot.suv / values[alive].mean())
+        values[filled & ~alive] *= NECROTIC_SUV
         painted[window] = np.where(filled, values, painted[window])
         labels[window][filled] = number
     return painted, labels
@@ -224,7 +227,8 @@ def _grown(
     wanted = float(np.clip(wanted, LEAST_ML, pattern.largest_ml))
     median, spread = pattern.suv[kind]
     home = UPTAKE[disease.tracer][T.LIVER if kind == "liver" else T.BLOOD][0]
-    suv = float(np.clip(disease.avidity * rng.lognormal(np.log(median), spread), LEAST_CONTRAST * home, 60.0))
+    least = LEAST_CONTRAST * home / recovery(wanted)
+    suv = float(np.clip(disease.avidity * rng.lognormal(np.log(median), spread), least, max(least, 60.0)))
     dead = rng.uniform(0.15, 0.45) if wanted > NECROSIS_ML and rng.random() < NECROTIC_SHARE else 0.0
     stretch = np.exp(rng.normal(0.0, 0.2, 3))
     seed = int(rng.integers(2**31))
@@ -240,6 +244,12 @@ def _grown(
         return None
     taken[window] |= filled
     return replace(spot, volume_ml=held)
+
+
+def recovery(volume_ml: float) -> float:
+    """Share of its uptake that the middle of a ball shows after a Gaussian blur of SEEN_FWHM_MM."""
+    r = float((volume_ml * 1000.0 * 3.0 / (4.0 * pi)) ** (1 / 3)) / (SEEN_FWHM_MM / sqrt(8.0 * log(2.0)))
+    return erf(r / sqrt(2.0)) - sqrt(2.0 / pi) * r * exp(-r * r / 2.0)
 
 
 def _regions(
@@ -282,12 +292,12 @@ def _ripple(spot: Spot, rng: np.random.Generator, length: float) -> Field:
 
 
 def _texture(spot: Spot, body: Body, window: Window) -> FloatArray:
-    """Unevenness of the uptake, log-normal, mean about 1."""
+    """Unevenness of the uptake, log-normal."""
     z, y, x = (axis[part] for axis, part in zip(body.grid.axes, window, strict=True))
     field = _ripple(spot, np.random.default_rng(spot.seed + 1), 0.7).at(z, y, x)
     beyond = max(np.log(spot.volume_ml / UNEVEN_ML), 0.0)
     spread = np.float32(min(UNEVENNESS + UNEVENNESS_PER_E_FOLD * beyond, MOST_UNEVENNESS))
-    return np.asarray(np.exp(spread * field - spread**2 / 2), np.float32)
+    return np.asarray(np.exp(spread * field), np.float32)
 
 
 def _window(body: Body, centre: Point, reach: float) -> Window:

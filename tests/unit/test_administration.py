@@ -227,6 +227,7 @@ def test_a_time_of_day_that_fits_no_day_is_refused(start_time: str) -> None:
         (F18, 1.0, True),  # limit 18.3 h: one day only
         (SC44, 1.0, False),  # limit 39.7 h: 25 h is possible too
         (SC44, 15.0, False),
+        (SC44, 15.7, False),  # a day more is the limit to the second
         (SC44, 16.0, True),  # 40 h is not
         (CU64, 1.0, False),
         (ZR89, 20.0, False),
@@ -285,6 +286,8 @@ def test_a_time_of_day_alone_is_not_enough_for_what_decays_slowly(
         ("20260301173121", F18, "uptake-time", "got 1098 min at a half-life of 109.8 min"),
         ("20260302115100", F18, "negative-decay-time", "got 74 s after it"),
         ("20260302173000", F18, "negative-decay-time", "got 20414 s after it"),
+        # Ten half-lives and a day.
+        ("20260228173204.2", F18, "injection-date", "1 day(s) too early for the last such time of day"),
         ("20260301140000", GA68, "uptake-time", "got 1310 min"),
         ("20260401100000", ZR89, "injection-date", "30 day(s) too late"),
         ("20260102100000", ZR89, "injection-date", "59 day(s) too early"),
@@ -308,6 +311,7 @@ def test_an_injection_on_another_day_is_refused(start: str, half_life_s: float, 
         ("20260302100000", F18, 109.77),
         ("20260302115046", F18, -59.8 / 60),
         ("20260301173230", F18, 1097.27),  # 9.996 half-lives
+        ("20260301173204.2", F18, 1097.7),  # ten
         ("20260226100000", ZR89, 4 * 1440 + 109.77),
         ("20260301100000", CU64, 1440 + 109.77),
     ],

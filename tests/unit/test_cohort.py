@@ -15,18 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.ndimage import gaussian_filter
 
 from engines.contract import DynamicVolume, LabelMap, Quantity, Volume
 from engines.errors import EngineError
 from engines.simulation import cohort as cohorts
-from engines.simulation import packed
+from engines.simulation import lesions, packed
+from engines.simulation.anatomy import Body, Grid, Tissue, build
 from engines.simulation.cohort import COHORTS, FIRST_HOSPITAL, SECOND_HOSPITAL, Cohort, ForEvaluationOnly, UnknownCohort
 from engines.simulation.measurement import Scanner
 from engines.simulation.packed import Example
+from engines.simulation.person import Person
 from engines.simulation.projector import Geometry
 from engines.simulation.reconstruction import Method
 from engines.simulation.source import modules, source_sha256
 from engines.simulation.study import Kind, Site
+from engines.simulation.uptake import UPTAKE
 
 GEOMETRY = Geometry(pixels=24, pixel_mm=22.0, bins=32, bin_mm=16.5, angles=12, subsets=4)
 COARSE = Site(scanner=Scanner(GEOMETRY, slice_mm=20.0), method=Method(iterations=1, filter_fwhm_mm=20.0))
@@ -280,6 +284,70 @@ def test_every_frame_has_a_step_of_its_own_and_times_stay():
     assert back.labels["segments"].names == {17: "apex"}
 
 
+# how hard they are
+
+
+@cache
+def chest() -> Body:
+    person = Person.of("M", 1.76, 73.0)
+    return build(person, Grid((60, 96, 96), (5.0, 5.0, 5.0), 380.0), np.random.default_rng(1))
+
+
+@cache
+def diseases() -> tuple[tuple[lesions.Spot, ...], ...]:
+    """Lesions of the chest, of patients who have several."""
+    found = [
+        lesions.place(chest(), "FDG", np.random.default_rng(seed), mean_count=8.0, negative=0.0) for seed in range(40)
+    ]
+    return tuple(spots for spots in found if len(spots) > 2)
+
+
+def test_lesions_of_a_patient_are_more_alike_than_those_of_two():
+    uptake = [np.log([spot.suv for spot in spots]) for spots in diseases()]
+    within = np.sqrt(np.mean([each.var(ddof=1) for each in uptake]))
+    between = np.std([each.mean() for each in uptake], ddof=1)
+    assert between > 1.1 * within
+    assert 0.3 < between < 0.7  # 0.5 is drawn, less what the least contrast takes away
+
+
+def test_the_first_lesion_is_usually_the_largest():
+    firsts = np.median([spots[0].volume_ml for spots in diseases()])
+    others = np.median([spot.volume_ml for spots in diseases() for spot in spots[1:]])
+    assert firsts > 4.0 * others
+
+
+def test_large_lesions_are_uneven_and_the_mean_of_what_lives_is_in_the_table():
+    spreads: dict[bool, list[float]] = {True: [], False: []}
+    for spots in diseases():
+        suv, labels = lesions.paint(spots, chest(), np.zeros(chest().tissue.shape, np.float32))
+        for number, spot in enumerate(spots, 1):
+            values = suv[labels == number].astype(np.float64)
+            if not spot.necrotic:
+                assert values.mean() == pytest.approx(spot.suv, rel=1e-4)
+                if len(values) > 30:
+                    spreads[spot.volume_ml > 40.0].append(float(np.log(values).std()))
+    assert 0.08 < np.mean(spreads[False]) < 0.3
+    assert np.mean(spreads[True]) > np.mean(spreads[False]) + 0.07
+
+
+@pytest.mark.parametrize("volume_ml", [0.1, 0.7, 5.0])
+def test_the_middle_of_a_ball_shows_what_a_blurred_ball_shows(volume_ml: float):
+    radius, step = (volume_ml * 1000 * 3 / 4 / np.pi) ** (1 / 3), 0.5
+    axis = np.arange(-40, 41) * step
+    ball = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= radius**2
+    blurred = gaussian_filter(ball.astype(float), lesions.SEEN_FWHM_MM / 2.3548 / step)
+    assert lesions.recovery(volume_ml) == pytest.approx(blurred[40, 40, 40], abs=0.01)
+
+
+@pytest.mark.parametrize("tracer", ["FDG", "PSMA-11"])
+def test_every_lesion_would_be_seen(tracer):
+    for seed in range(10):
+        for spot in lesions.place(chest(), tracer, np.random.default_rng(seed), negative=0.0):
+            home = UPTAKE[tracer][Tissue.LIVER if spot.kind == "liver" else Tissue.BLOOD][0]
+            wanted_ml = 4.0 / 3.0 * np.pi * spot.radius_mm**3 / 1000.0
+            assert spot.suv * lesions.recovery(wanted_ml) > 1.29 * home
+
+
 # that they stay as frozen
 
 
@@ -333,14 +401,14 @@ def test_a_version_is_not_frozen_twice_with_two_simulators(tmp_path: Path):
 
 def test_remarks_and_layout_do_not_make_another_simulator_and_a_number_does(tmp_path: Path):
     copy = shutil.copytree(SIMULATION, tmp_path / "copy")
-    lesions = copy / "lesions.py"
-    text, before = lesions.read_text(), source_sha256(copy)
+    module = copy / "lesions.py"
+    text, before = module.read_text(), source_sha256(copy)
     remarks = text.replace('"""One lesion.', '"""A lesion!').replace("LEAST_ML = 0.1", "LEAST_ML  =  .10  # or so")
     assert remarks != text
-    lesions.write_text("# a remark\n" + remarks)
+    module.write_text("# a remark\n" + remarks)
     (copy / "phantom.py").write_text("changed = True")
     assert source_sha256(copy) == before
-    lesions.write_text(text.replace("LEAST_ML = 0.1", "LEAST_ML = 0.11"))
+    module.write_text(text.replace("LEAST_ML = 0.1", "LEAST_ML = 0.11"))
     assert source_sha256(copy) != before
 
 

@@ -55,6 +55,20 @@ def test_no_height(sent: Any, code: str) -> None:
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(("sent", "read"), [(2.8, "2.8"), (3.0, "3"), (3.2, "0.032")])
+def test_a_height_that_cannot_be_is_told_in_metres(sent: float, read: str) -> None:
+    """Above 3 the number was read as centimetres."""
+    with pytest.raises(QuantityRefused) as caught:
+        height_m_of(patient(height=sent))
+    assert str(caught.value) == f"Patient's Size (0010,1020) [m]: expected 0.3 to 2.6, got {read}"
+
+
+def test_a_measure_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(QuantityRefused) as caught:
+        normaliser_of(patient(), "FFM")
+    assert caught.value.code == "suv-type"
+
+
 @pytest.mark.parametrize(
     ("kind", "male", "female"),
     [

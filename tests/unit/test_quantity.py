@@ -487,6 +487,42 @@ def test_a_contradiction_about_corrections_is_named() -> None:
     assert "decay" not in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "wanted", "against"),
+    [
+        ({"CorrectedImage": ["ATTN"]}, "DECY on every slice", "lacks DECY, DecayCorrection (0054,1102) names one"),
+        ({"DecayCorrection": "NONE"}, "no DECY, Decay Correction is NONE", "has DECY, DecayCorrection (0054,1102) "),
+    ],
+)
+def test_two_stories_of_the_decay_correction_are_both_told(changes: Header, wanted: str, against: str) -> None:
+    said = str(refusal(pet(**changes)))
+    assert said.startswith(f"Corrected Image (0028,0051): expected {wanted}; decay: Corrected Image (0028,0051) ")
+    assert against in said
+
+
+def test_one_slice_is_a_series() -> None:
+    assert found(pet(1)).factors == pytest.approx((ONE_HALF_LIFE,), rel=1e-9)
+    admin = pet(1, DecayCorrection="ADMIN", DecayCorrectionDateTime="20260302100000")
+    assert found(admin).factors == (AT_INJECTION,)
+    philips = counts(PhilipsSUVScaleFactor=7e-4, PhilipsActivityConcentrationScaleFactor=1.5)[:1]
+    assert len(found(philips).warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "none"),
+        (2.5, "2.5"),
+        ("A234567890123456", "A234567890123456"),
+        ("A2345678901234567", "something else"),
+        ("Mueller, J", "something else"),
+        (["BQML"], "something else"),
+    ],
+)
+def test_a_message_repeats_numbers_and_short_codes_only(value: Any, said: str) -> None:
+    assert attributes.shown(value) == said
+
+
 def test_a_kind_of_suv_that_does_not_exist_is_refused() -> None:
     with pytest.raises(QuantityRefused) as caught:
         quantity.suv(pet(), UTC, "FFM")

@@ -396,7 +396,8 @@ def test_one_header_tells_what_to_expect() -> None:
 def test_a_slice_under_two_uids_is_one_slice() -> None:
     found = pt("STATIC", count=3, NumberOfSlices=4)
     again = {**found[1], "SOPInstanceUID": "1.2.99"}
-    assert completeness([*found, again]).whole is False
+    for time in ("090000", "090100"):  # a minute later it would make a second frame, had the series frames
+        assert completeness([*found, {**again, "AcquisitionTime": time}]) == Completeness(False, 4, "3 of 4 slices")
 
 
 def test_counts_that_differ_between_slices_are_no_counts() -> None:
@@ -688,6 +689,9 @@ def test_our_own_series_is_recognised() -> None:
         "ManufacturerModelName": "lowcount_denoising",
         "PurposeOfReferenceCodeSequence": [{"CodeValue": "109102", "CodingSchemeDesignator": "DCM"}],
     }
+    more = [{"CodeValue": "109101", "CodingSchemeDesignator": "DCM"}, *equipment["PurposeOfReferenceCodeSequence"]]
+    several = {**equipment, "PurposeOfReferenceCodeSequence": more}
+    assert facts_of(pt("STATIC", count=2, ContributingEquipmentSequence=[several]))["produced_by"] is not None
     scanner = {**equipment, "Manufacturer": "SIEMENS"}
     assert facts_of(pt("STATIC", count=2, ContributingEquipmentSequence=[scanner, equipment]))["produced_by"] == (
         "lowcount_denoising"

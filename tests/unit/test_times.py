@@ -157,3 +157,8 @@ def test_what_a_clock_shows() -> None:
     assert on_local_clock(datetime(2026, 7, 2, 10, tzinfo=UTC), BERLIN) == datetime(2026, 7, 2, 12)
     assert on_local_clock(datetime(2026, 7, 2, 10), BERLIN) == datetime(2026, 7, 2, 10)
     assert on_local_clock(datetime(2026, 7, 2, 10, tzinfo=UTC), BERLIN).tzinfo is None
+
+
+def test_a_clock_does_not_show_which_of_two_equal_hours_it_is() -> None:
+    second = on_local_clock(datetime(2026, 10, 25, 1, 30, tzinfo=UTC), BERLIN)
+    assert (second, second.fold) == (datetime(2026, 10, 25, 2, 30), 0)

@@ -211,6 +211,47 @@ def test_a_radionuclide_tells_two_cholines_apart_and_none_does_not() -> None:
     assert answer(drug("choline", F18)) == ("fluorocholine", "F-18", "text only")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("solution", "SOLUCIÓN", "soluzione", "Lösung", "injection", "other", "unknown", "Unspecified", "none"),
+        *("default", "isotope", "fluorine", "Fluor", "tracer", "radiopharmaceutical", "PET", "n/a", "NA"),
+    ],
+)
+def test_words_that_name_no_radiopharmaceutical_leave_it_to_the_series_text(words: str) -> None:
+    assert answer(drug(words, F18), descriptions=("PET FDG WB",)) == ("FDG", "F-18", "text only")
+
+
+def test_one_item_that_cannot_be_read_is_enough_to_name_nothing() -> None:
+    items = drug(half_life_s=F18), drug("XYZ-999", F18)
+    assert answer(*items, descriptions=("PET FDG WB",)) == (None, "F-18", "none")
+
+
+@pytest.mark.parametrize("scheme", ["SCT", "DCM", "NCIT", "UMLS", "SRT", "SNM3", "99SDM", "SDM", "SNM"])
+def test_an_unknown_code_of_a_standard_scheme_is_another_tracer(scheme: str) -> None:
+    found = resolve([drug("FDG", tracer=("129500000", scheme, ""))])
+    assert found.conflicts == ("radiopharmaceutical code says none of those known, text says FDG",)
+    assert answer(drug("FDG", tracer=("129500000", "99LOCAL", ""))) == ("FDG", "F-18", "text only")
+
+
+@pytest.mark.parametrize("scheme", ["SCT", "SRT", "SNM3", "99SDM", "SDM", "SNM"])
+@pytest.mark.parametrize("value", ["C-B1031", "35321007"])
+def test_fdg_under_every_designator_of_snomed(scheme: str, value: str) -> None:
+    assert answer(drug(tracer=(value, scheme, ""))) == ("FDG", "F-18", "coded")
+
+
+def test_the_evidence_repeats_128_characters_of_what_was_sent() -> None:
+    (line,) = resolve([drug("FDG " + "x" * 200)]).evidence
+    assert line == f"text says FDG (FDG {'x' * 124})"
+
+
+@pytest.mark.parametrize("half_life_s", [0.5, 1.0])
+def test_the_shortest_half_life_is_evidence_too(half_life_s: float) -> None:
+    assert resolve([drug(half_life_s=half_life_s)]).evidence == (
+        f"half-life says {half_life_s:g} s, no known radionuclide",
+    )
+
+
 def test_nothing_said_is_nothing_known() -> None:
     assert resolve([]) == Tracer(None, None, "none", ())
     assert resolve([{}]) == Tracer(None, None, "none", ())
@@ -327,6 +368,8 @@ def test_many_contradictions_are_not_all_told() -> None:
         ("PET PSMA WB", "PSMA"),
         ("PSMA-1007 torso", "PSMA-1007"),
         ("68Ga WB", "Ga-68"),
+        ("Cu-64 WB", "Cu-64"),
+        ("89Zr WB", "Zr-89"),
         ("Ga-68 DOTATATE", "DOTATATE"),
         ("FET Brain", "FET"),
         ("FES breast", "FES"),
