@@ -55,8 +55,9 @@ def segmentation(
     `source` is the series whose grid the label map is on, single-frame or multi-frame; of a series over time the frames
     refer to the slices of the first time frame, and the object as a whole to all images.
 
-    labelmap : Label Map Segmentation (Sup 243), one frame per slice whose values are segment numbers, in JPEG-LS; else
-        Segmentation of type BINARY, one frame per slice and segment, uncompressed, which every viewer of SEG reads
+    labelmap : Label Map Segmentation (Sup 243), one frame per slice whose values are segment numbers, in RLE
+        (dcmqi takes JPEG-LS for lossy); else Segmentation of type BINARY, one frame per slice and segment,
+        uncompressed, which every viewer of SEG reads
 
     Raises
     ------

@@ -10,7 +10,7 @@ from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr._snomed_dict import mapping
 
-from dicom_io.radionuclides import CODES, RADIONUCLIDES, coded_radionuclide, radionuclides_of_half_life
+from dicom_io.radionuclides import CODES, RADIONUCLIDES, coded_radionuclide, radionuclides_of_half_life, spelled
 
 MIN, H, D, Y = 60.0, 3600.0, 86400.0, 365.2422 * 86400.0
 ICRP_107: dict[str, float] = {
@@ -102,6 +102,11 @@ def test_codes_that_name_no_radionuclide() -> None:
     assert coded_radionuclide(entry("DCM", "77004003")) is None  # another scheme's number
     assert coded_radionuclide(entry("99LOCAL", "7", "^18^Fluorine")) == "F-18"
     assert coded_radionuclide(entry("99LOCAL", "7", "Gallium")) is None  # Ga-66 or Ga-68
+
+
+def test_of_a_text_256_characters_count() -> None:
+    assert spelled("." * 252 + "F-18") == ({"F-18"},)
+    assert spelled("." * 253 + "F-18") == ()
 
 
 def test_a_code_whose_meaning_is_another_radionuclide_is_not_believed() -> None:

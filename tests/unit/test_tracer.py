@@ -389,6 +389,12 @@ def test_series_text_vetoes_another_tracer(description: str, said: str) -> None:
         assert any(conflict.endswith(f"series text says {said}") for conflict in found.conflicts), found.conflicts
 
 
+def test_series_text_vetoes_another_radionuclide() -> None:
+    found = resolve([drug("PSMA", GA68)], ["18F WB"])
+    assert (found.tracer, found.confidence) == (None, "conflict")
+    assert "half-life says Ga-68, series text says F-18" in found.conflicts
+
+
 @pytest.mark.parametrize(
     "description",
     [
