@@ -74,7 +74,7 @@ def page_of(products: Products, source: LoadedSeries, identity: Identity) -> pag
     """What the page says: of lesions where there are any, else of the regions that measurements name."""
     pet = _still(source.volume)
     label_map = products.label_map
-    labels = [] if label_map is None else present_labels(label_map)
+    labels = present_labels(label_map)
     numbers = {label: number for number, label in enumerate(labels, start=1)}
     columns, regions, totals = _lesion_table(products.lesions, numbers)
     if not regions:

@@ -39,7 +39,7 @@ def structure_set(products: Products, source: LoadedSeries, identity: Identity) 
         The label map is not on the grid of the source: a fault of the engine.
     """
     label_map = products.label_map
-    labels = [] if label_map is None else present_labels(label_map)
+    labels = present_labels(label_map)
     if label_map is None or not labels:
         return None
     check_grid(label_map, source)

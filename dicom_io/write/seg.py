@@ -65,7 +65,7 @@ def segmentation(
         The label map is not on the grid of the source: a fault of the engine.
     """
     label_map = products.label_map
-    labels = [] if label_map is None else present_labels(label_map)
+    labels = present_labels(label_map)
     if label_map is None or not labels:
         return None
     check_grid(label_map, source)
@@ -92,9 +92,9 @@ def segmentation(
     return dataset
 
 
-def present_labels(label_map: LabelMap) -> list[int]:
-    """The labels that have a voxel, ascending, without background."""
-    return [int(label) for label in np.unique(label_map.array[label_map.array > 0])]
+def present_labels(label_map: LabelMap | None) -> list[int]:
+    """The labels that have a voxel, ascending, without background; none of no label map."""
+    return [] if label_map is None else [int(label) for label in np.unique(label_map.array[label_map.array > 0])]
 
 
 def tracking_uid(identity: Identity, label: int) -> str:
