@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 Steps = tuple[str | int, ...]
@@ -126,6 +126,18 @@ def refuse(faults: Iterable[Fault]) -> None:
         raise ValidationError.from_exception_data("configuration", lines)
 
 
+def ascending(model: BaseModel, *names: str) -> list[Fault]:
+    """Faults of fields that must not become smaller in this order."""
+    values = [getattr(model, name) for name in names]
+    return [
+        Fault(
+            (names[i],), f"expected at most {names[i + 1]}, got {values[i]:g} where {names[i + 1]} is {values[i + 1]:g}"
+        )
+        for i in range(len(names) - 1)
+        if values[i] > values[i + 1]
+    ]
+
+
 def translate(error: ValidationError, root: Any) -> Iterator[Fault]:
     """Put pydantic's findings into words.
 
@@ -134,8 +146,8 @@ def translate(error: ValidationError, root: Any) -> Iterator[Fault]:
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]:
             continue  # pydantic counts valid entries only; the wrong ones have faults of their own
-        path = details["loc"][:-1] if details["loc"][-1:] == ("[key]",) else details["loc"]
-        yield Fault(path, _words(details, root))
+        steps = details["loc"][:-1] if details["loc"][-1:] == ("[key]",) else details["loc"]
+        yield Fault(_without_tags(root, steps), _words(details, root))
 
 
 def _words(details: ErrorDetails, root: Any) -> str:
@@ -158,13 +170,40 @@ def _meaning(root: Any, path: Steps) -> str:
 
 def _fields_at(root: Any, path: Steps) -> dict[str, Any]:
     """The fields of the model that stands at a path of the type `root`."""
-    here = _plain(root)
+    here = root
     for step in path:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = _plain(here.model_fields[str(step)].annotation)
-        else:
-            here = _plain([inner for inner in get_args(here) if inner is not Ellipsis][-1])
-    return dict(here.model_fields)
+        here = _inner(here, step)
+    return dict(_plain(here).model_fields)
+
+
+def _without_tags(root: Any, path: Steps) -> Steps:
+    """The steps that the author of the document wrote: without pydantic's word for the member of a tagged union."""
+    here, written = root, []
+    for step in path:
+        if not (tags := _tagged(here)):
+            written.append(step)
+        elif step not in tags:
+            return tuple(written)
+        here = _inner(here, step)
+    return tuple(written)
+
+
+def _inner(here: Any, step: str | int) -> Any:
+    """The type one step further down."""
+    if tags := _tagged(here):
+        return tags[str(step)]
+    here = _plain(here)
+    if isinstance(here, type) and issubclass(here, BaseModel):
+        return here.model_fields[str(step)].annotation if str(step) in here.model_fields else None
+    return ([inner for inner in get_args(here) if inner is not Ellipsis] or [None])[-1]
+
+
+def _tagged(annotation: Any) -> dict[str, Any]:
+    """The members of a tagged union by their tags; none of any other type."""
+    if get_origin(annotation) is not Annotated or not any(isinstance(x, Discriminator) for x in get_args(annotation)):
+        return {}
+    members = [get_args(member) for member in get_args(get_args(annotation)[0])]
+    return {tag.tag: member[0] for member in members for tag in member if isinstance(tag, Tag)}
 
 
 def _plain(annotation: Any) -> Any:

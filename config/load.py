@@ -19,6 +19,8 @@ from config.settings import ANY_HOST, DICOM_PORT, Settings
 
 OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 TLS_FILES = ("certificate", "key", "ca", "client_ca")
+LOGIN_FILES = ("token_file", "password_file")
+SECRETS = {"key", *LOGIN_FILES}
 EVERY_CARD = (ANY_HOST, "::")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -38,8 +40,9 @@ class ConfigError(Exception):
 def load(path: Path) -> Settings:
     """Read the configuration of a node.
 
-    Relative names of TLS files are relative to the folder of `path`; the files must exist, and a key must be its
-    owner's alone. `data` is left as it is: relative to the folder the node is started in.
+    Relative names of TLS files, tokens and passwords are relative to the folder of `path`; the files must exist, and a
+    key or another secret must be its owner's alone. `data` is left as it is: relative to the folder the node is started
+    in.
 
     Raises
     ------
@@ -47,7 +50,7 @@ def load(path: Path) -> Settings:
         Every fault of the file, each with its line.
     """
     document = _read(_bytes_of(path), str(path))
-    content, file_faults = place_tls_files(document.content, path.absolute().parent)
+    content, file_faults = place_files(document.content, path.absolute().parent)
     return _check(Settings, content, [*document.faults, *contradictions(content), *file_faults], document)
 
 
@@ -213,31 +216,42 @@ def _unknown_destinations(content: object, destinations: Collection[str], *top: 
                 yield Fault((*top, i, "send_to", k), words)
 
 
-def place_tls_files(document: object, folder: Path) -> tuple[object, list[Fault]]:
-    """Put `folder` before the relative names of TLS files and look at the files.
+def place_files(document: object, folder: Path) -> tuple[object, list[Fault]]:
+    """Put `folder` before the relative names of TLS files, tokens and passwords, and look at the files.
 
     Returns
     -------
-    the document with absolute names, and the faults: a file that cannot be read, a key that others may read
+    the document with absolute names, and the faults: a file that cannot be read, a secret that others may read
     """
     placed = copy.deepcopy(document)
     faults: list[Fault] = []
-    for top, tls in _tls_of(placed):
-        for name in TLS_FILES:
-            if isinstance(tls.get(name), str) and tls[name]:
-                tls[name] = str(folder / tls[name])
-                faults += [Fault((*top, name), words) for words in _file_faults(Path(tls[name]), secret=name == "key")]
+    owners: list[tuple[Steps, dict[str, Any], tuple[str, ...]]]
+    owners = [(top, tls, TLS_FILES) for top, tls in _tls_of(placed)]
+    owners += [(top, entry, LOGIN_FILES) for top, entry in _destinations_of(placed)]
+    for top, owner, names in owners:
+        for name in names:
+            if isinstance(owner.get(name), str) and owner[name]:
+                owner[name] = str(folder / owner[name])
+                found = _file_faults(Path(owner[name]), secret=name in SECRETS)
+                faults += [Fault((*top, name), words) for words in found]
     return placed, faults
+
+
+def _destinations_of(document: object) -> Iterator[tuple[Steps, dict[str, Any]]]:
+    """Every destination of a document, with its path."""
+    destinations = document.get("destinations") if isinstance(document, dict) else None
+    for name, entry in (destinations if isinstance(destinations, dict) else {}).items():
+        if isinstance(entry, dict):
+            yield ("destinations", name), entry
 
 
 def _tls_of(document: object) -> Iterator[tuple[Steps, dict[str, Any]]]:
     """Every `tls:` of a document, with its path."""
     content = document if isinstance(document, dict) else {}
-    listener, destinations = content.get("listener"), content.get("destinations")
+    listener = content.get("listener")
     doors = listener.get("doors") if isinstance(listener, dict) else None
     owners: list[tuple[Steps, Mapping[Any, Any]]] = [(("listener", "doors", i), door) for i, door in _mappings(doors)]
-    if isinstance(destinations, dict):
-        owners += [(("destinations", name), entry) for name, entry in destinations.items() if isinstance(entry, dict)]
+    owners += _destinations_of(content)
     for i, peer in _mappings(content.get("peers")):
         if isinstance(peer.get("report_to"), dict):
             owners.append((("peers", i, "report_to"), peer["report_to"]))
@@ -255,4 +269,4 @@ def _file_faults(path: Path, *, secret: bool) -> Iterator[str]:
     if not stat.S_ISREG(mode) or not os.access(path, os.R_OK):
         yield f"expected a file that this user may read, got {path}"
     if secret and mode & OTHERS_MAY:
-        yield f"expected a key that only its owner may read (chmod 600), got {path} with mode {stat.S_IMODE(mode):04o}"
+        yield f"expected a file that only its owner may read (chmod 600), got {path} with mode {stat.S_IMODE(mode):04o}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from config.faults import Expected, Fault, refuse
+from config.destinations import AE_TITLE, AnyDestination, DestinationTls, Retry
+from config.faults import Expected, Fault, ascending, refuse
 from config.rules import Rules, rules_text
 from config.values import (
     STRICT,
@@ -30,7 +31,6 @@ from config.values import (
     WholeNumber,
 )
 
-AE_TITLE = "TRACERD"
 DICOM_PORT = 11112
 ANY_HOST = "0.0.0.0"  # noqa: S104 - a listener is there to be reached; who may speak is decided by `peers`
 
@@ -39,18 +39,6 @@ def _distinct(titles: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(titles)) < len(titles):
         raise Expected("every entry once")
     return titles
-
-
-def _ascending(model: BaseModel, *names: str) -> list[Fault]:
-    """Faults of fields that must not become smaller in this order."""
-    values = [getattr(model, name) for name in names]
-    return [
-        Fault(
-            (names[i],), f"expected at most {names[i + 1]}, got {values[i]:g} where {names[i + 1]} is {values[i + 1]:g}"
-        )
-        for i in range(len(names) - 1)
-        if values[i] > values[i + 1]
-    ]
 
 
 class DoorTls(BaseModel):
@@ -118,9 +106,9 @@ class Limits(BaseModel):
     def _consistent(self) -> Self:
         refuse(
             [
-                *_ascending(self, "associations_per_peer", "associations"),
-                *_ascending(self, "pdu_bytes", "pdu_bytes_max", "message_bytes"),
-                *_ascending(self, "read_s", "message_s", "association_s"),
+                *ascending(self, "associations_per_peer", "associations"),
+                *ascending(self, "pdu_bytes", "pdu_bytes_max", "message_bytes"),
+                *ascending(self, "read_s", "message_s", "association_s"),
             ]
         )
         return self
@@ -139,44 +127,6 @@ class Listener(BaseModel):
     """Listener processes that share the doors; one takes about a thousand slices a second."""
     limits: Limits = Limits()
     """What one peer may cost the node."""
-
-
-class DestinationTls(BaseModel):
-    """TLS towards a destination."""
-
-    model_config = STRICT
-
-    ca: FilePath
-    """Certificates (PEM) that sign the destination; it is always verified."""
-    certificate: FilePath | None = None
-    """Our certificate, PEM, where the destination asks for one."""
-    key: FilePath | None = None
-    """Our private key, PEM; readable by its owner alone."""
-
-    @model_validator(mode="after")
-    def _pair(self) -> Self:
-        for present, absent in (("certificate", "key"), ("key", "certificate")):
-            if getattr(self, present) is not None and getattr(self, absent) is None:
-                refuse([Fault((absent,), f"expected the {absent} that belongs to the {present}, got nothing")])
-        return self
-
-
-class Retry(BaseModel):
-    """How often something is sent again after a transient error."""
-
-    model_config = STRICT
-
-    first_s: Seconds = 5.0
-    """Wait before the second try [s]; it doubles from try to try, with jitter."""
-    max_s: Seconds = 900.0
-    """Longest wait between two tries [s]: a PACS that is back is noticed within a quarter of an hour."""
-    give_up_after_s: Seconds = 259200.0
-    """Time until it is given up, and a delivery becomes a dead letter [s]: three days outlast a weekend."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(_ascending(self, "first_s", "max_s", "give_up_after_s"))
-        return self
 
 
 class ReportTo(BaseModel):
@@ -209,64 +159,6 @@ class Peer(BaseModel):
     """Where it is told whether we keep what it sent; without it we refuse its storage commitment requests."""
 
 
-class Proving(BaseModel):
-    """How a destination shows that it keeps what it accepted; for `proof: committed` and `proof: seen`."""
-
-    model_config = STRICT
-
-    ask_commitment: Flag = True
-    """Ask for storage commitment; no, only with `proof: seen`: what was accepted is looked for at once."""
-    same_association_s: Seconds = 5.0
-    """Wait for the report on the association of the request [s]; after that it may come to a door of ours."""
-    report_s: Seconds = 3600.0
-    """Longest wait for the report [s]; then it is asked for again."""
-    attempts: WholeNumber = Field(default=6, ge=1, le=100)
-    """Requests without a report before it is a dead letter, and searches without a find before it has failed."""
-    verify: Literal["found", "pixels"] = "found"
-    """For `proof: seen`: found by C-FIND, or also fetched by C-GET and compared with what was sent, pixels included."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(_ascending(self, "same_association_s", "report_s"))
-        return self
-
-
-class Destination(BaseModel):
-    """Somebody we send results to."""
-
-    model_config = STRICT
-
-    host: Host
-    """Address or name of the destination."""
-    port: Port
-    """Its DICOM port."""
-    ae_title: AETitle
-    """Its AE title."""
-    calling_ae_title: AETitle = AE_TITLE
-    """The title we call with; a PACS often has a list of the ones it knows."""
-    tls: DestinationTls | None = None
-    """Encryption; the default is none."""
-    proof: Literal["accepted", "committed", "seen"] = "accepted"
-    """What counts as delivered: its C-STORE status, its storage commitment, or found again by C-FIND."""
-    proving: Proving = Proving()
-    """How the two stronger proofs are got."""
-    release: Literal["auto", "by-person"] = "auto"
-    """Whether results leave by themselves or wait for a person."""
-    parallel: WholeNumber = Field(default=1, ge=1, le=16)
-    """Associations at a time; one keeps the order and spares old archives."""
-    timeout_s: Seconds = 60.0
-    """Longest wait for an answer [s]."""
-    retry: Retry = Retry()
-    """How often a delivery is tried again."""
-
-    @model_validator(mode="after")
-    def _provable(self) -> Self:
-        if self.proof == "committed" and not self.proving.ask_commitment:
-            words = "expected yes where proof is committed, got no: nothing else would prove it"
-            refuse([Fault(("proving", "ask_commitment"), words)])
-        return self
-
-
 class Assemble(BaseModel):
     """When a series or study counts as whole."""
 
@@ -281,7 +173,7 @@ class Assemble(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        refuse(_ascending(self, "quiet_s", "quiet_other_s", "maximum_wait_s"))
+        refuse(ascending(self, "quiet_s", "quiet_other_s", "maximum_wait_s"))
         return self
 
 
@@ -338,7 +230,7 @@ class Settings(BaseModel):
     """Who may send to us; nobody else may."""
     allow_unknown_peers: Flag = False
     """Let everybody send; for a trial in a closed network."""
-    destinations: dict[Name, Destination] = {}
+    destinations: dict[Name, AnyDestination] = {}
     """Whom rules may send to, by name."""
     assemble: Assemble = Assemble()
     """When a series or study counts as whole."""

@@ -9,6 +9,7 @@ import zoneinfo
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, Strict
 
@@ -95,6 +96,31 @@ def read_host(value: object) -> str:
     raise Expected("an IP address or a host name")
 
 
+def read_web_url(value: object) -> str:
+    """The address of a web service: http or https, a host, perhaps a port and a path; no query, no password.
+
+    Returns it without a slash at its end.
+    """
+    expected = "a web address such as https://archive.example/dicom-web, without user, password and query"
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise Expected(expected)
+    try:
+        parts = urlsplit(value)
+        well_formed = parts.scheme in {"http", "https"} and parts.port != 0 and read_host(parts.hostname)
+    except ValueError:
+        well_formed = False
+    if not well_formed or parts.username is not None or parts.query or parts.fragment or "\\" in value:
+        raise Expected(expected)
+    return value.rstrip("/")
+
+
+def read_user_name(value: object) -> str:
+    """A name for HTTP basic authentication, which a colon would end (RFC 7617 2)."""
+    if isinstance(value, str) and 0 < len(value) <= NAME_MAX and value.isprintable() and ":" not in value:
+        return value
+    raise Expected(f"a name of 1 to {NAME_MAX} characters without a colon")
+
+
 def read_network(value: object) -> IPv4Network | IPv6Network:
     """An address range in CIDR notation, or one address."""
     expected = "an address range such as 10.1.2.0/24, or one address such as 10.1.2.3"
@@ -172,5 +198,7 @@ AETitle = Annotated[str, BeforeValidator(read_ae_title)]
 Host = Annotated[str, BeforeValidator(read_host)]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(read_network)]
+WebUrl = Annotated[str, BeforeValidator(read_web_url)]
+UserName = Annotated[str, BeforeValidator(read_user_name)]
 FilePath = Annotated[Path, PlainValidator(read_path)]
 TimeZone = Annotated[str, BeforeValidator(read_time_zone)]

@@ -250,8 +250,8 @@ def send(
     """Send DICOM files to a peer by C-STORE, byte for byte as they are."""
     from pydantic import ValidationError
 
+    from config.destinations import DimseDestination
     from config.faults import translate
-    from config.settings import Destination
     from daemon.show import show_transfer
     from daemon.transfer import send_files
 
@@ -259,9 +259,9 @@ def send(
     if not host or not port.isdigit():
         raise typer.BadParameter("expected HOST:PORT, such as 10.1.2.9:104", param_hint="--to")
     try:
-        peer = Destination(host=host.strip("[]"), port=int(port), ae_title=aet, calling_ae_title=calling)
+        peer = DimseDestination(host=host.strip("[]"), port=int(port), ae_title=aet, calling_ae_title=calling)
     except ValidationError as error:
-        raise typer.BadParameter("; ".join(map(str, translate(error, Destination)))) from error
+        raise typer.BadParameter("; ".join(map(str, translate(error, DimseDestination)))) from error
     outcome = send_files(paths, peer)
     print_json(outcome) if as_json else show_transfer(outcome)
     if outcome["failed"]:

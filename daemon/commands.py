@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from config.settings import Destination
+from config.destinations import AnyDestination, WebDestination
 from daemon import deliver, dispatch
 from daemon.index import CONFLICT, PATIENT_MISMATCH
 from daemon.node import Turn
@@ -72,14 +72,13 @@ def retry(turn: Turn, job_id: int, *, actor: str) -> dict[str, Any]:
 def resend(turn: Turn, job_id: int, *, to: str | None, actor: str) -> dict[str, Any]:
     """Send the stored results of a finished job once more, byte for byte: to where they went, or to one destination."""
     job = job_row(turn, job_id)
-    produced = [instance.id for instance, _ in jobs.results(turn.session, job_id)]
-    if job.state != JobState.DONE or not produced:
+    if job.state not in {JobState.DONE, JobState.REJECTED} or not jobs.results(turn.session, job_id):
         raise CannotDo(f"job {job_id} is {job.state} and has no results to send")
     states = [*SENT, *GIVEN_UP]
     if to is not None:
         known_destination(turn, to)
-        deliver.enqueue(turn, produced, to, job=job)
-        states.append(DeliveryState.HELD)
+        deliver.send_results(turn, job, to)
+        states += [DeliveryState.HELD, DeliveryState.WITHDRAWN]
     for delivery in deliveries.of_job(turn.session, job_id, states):
         if to in {None, delivery.destination}:
             deliveries.send_again(turn.session, delivery, reason="resend", actor=actor, at=turn.now)
@@ -88,7 +87,7 @@ def resend(turn: Turn, job_id: int, *, to: str | None, actor: str) -> dict[str, 
     return describe_job(turn, job)
 
 
-def known_destination(turn: Turn, name: str) -> Destination:
+def known_destination(turn: Turn, name: str) -> AnyDestination:
     """The settings of a destination."""
     if name not in turn.node.settings.destinations:
         known = ", ".join(sorted(turn.node.settings.destinations)) or "none is configured"
@@ -128,6 +127,13 @@ def list_destinations(turn: Turn) -> list[dict[str, Any]]:
     return [describe_destination(turn, name) for name in sorted(turn.node.settings.destinations)]
 
 
+def address_of(destination: AnyDestination) -> dict[str, Any]:
+    """Where a destination is and what it is called there."""
+    if isinstance(destination, WebDestination):
+        return {"address": destination.url, "ae_title": None}
+    return {"address": f"{destination.host}:{destination.port}", "ae_title": destination.ae_title}
+
+
 def describe_destination(turn: Turn, name: str) -> dict[str, Any]:
     """One destination as people see it."""
     settings, row = known_destination(turn, name), turn.session.get(schema.Pause, name)
@@ -138,8 +144,8 @@ def describe_destination(turn: Turn, name: str) -> dict[str, Any]:
     )
     return {
         "name": name,
-        "address": f"{settings.host}:{settings.port}",
-        "ae_title": settings.ae_title,
+        **address_of(settings),
+        "objects": list(settings.objects),
         "proof": settings.proof,
         "paused": row is not None,
         "since": row.since.isoformat() if row is not None else None,

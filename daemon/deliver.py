@@ -6,26 +6,45 @@ the next start sends the same bytes again: a PACS then holds one instance either
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from config.settings import Destination
+from config.destinations import AnyDestination, Destination
+from daemon import profile
 from daemon.failures import Disposition, Failure, back_off
 from daemon.node import Node, Turn
 from db import deliveries, jobs, schema
 from db.moves import move
 from db.states import DeliveryState, JobState
-from dicom_io.sender import Outgoing, Sent, send
+from dicom_io.exchange import send
+from dicom_io.sender import Outgoing, Sent
+from dicom_io.statuses import NOT_TAKEN
 
 ACTOR = "deliver"
 BATCH = 200
 """Instances of one association; a long queue of originals is sent in several."""
 
 
-def enqueue(turn: Turn, instance_ids: Iterable[int], name: str, *, job: schema.Job | None) -> None:
-    """Add the missing deliveries of instances to a destination; `release: by-person` makes them wait for one."""
+SENDS = frozenset({schema.JobMode.CLINICAL, schema.JobMode.CANARY})
+"""Modes of jobs whose results leave the node."""
+
+
+def destinations_of(node: Node, job: schema.Job) -> dict[str, AnyDestination]:
+    """Whom the results of a job are for, as far as they are still configured."""
+    known = node.settings.destinations
+    wanted = job.destinations if job.mode in SENDS else []
+    return {name: known[name] for name in wanted if name in known}
+
+
+def enqueue(
+    turn: Turn, instance_ids: Iterable[int], name: str, *, job: schema.Job | None, released: bool = False
+) -> None:
+    """Add the missing deliveries of instances to a destination; `release: by-person` makes them wait for one.
+
+    released : a person has let the job's results go already
+    """
     destination = turn.node.settings.destinations[name]
-    held = destination.release == "by-person" and job is not None
+    held = destination.release == "by-person" and job is not None and not released
     deliveries.enqueue(
         turn.session,
         instance_ids,
@@ -37,6 +56,23 @@ def enqueue(turn: Turn, instance_ids: Iterable[int], name: str, *, job: schema.J
     )
 
 
+def send_results(turn: Turn, job: schema.Job, name: str) -> None:
+    """Queue what a destination gets of a job's results."""
+    wanted = profile.sent(turn.node.settings.destinations[name])
+    enqueue(turn, produced(turn, job, wanted), name, job=job)
+
+
+def produced(turn: Turn, job: schema.Job, wanted: Collection[str]) -> list[int]:
+    """The instances of some kinds that a job produced, in the order in which they were written."""
+    kind = kinds(job)
+    return [row.id for row, _ in jobs.results(turn.session, job.id) if kind[row.sop_uid] in wanted]
+
+
+def kinds(job: schema.Job) -> dict[str, str]:
+    """The kind of each object that a job produced, by its SOP Instance UID."""
+    return {output["sop_uid"]: output["kind"] for output in (job.manifest or {}).get("outputs", ())}
+
+
 def add_destinations(turn: Turn, job: schema.Job, names: Iterable[str]) -> None:
     """Another rule wants the same results elsewhere: send them there too, at once if they exist already."""
     new = [name for name in names if name not in job.destinations]
@@ -44,9 +80,8 @@ def add_destinations(turn: Turn, job: schema.Job, names: Iterable[str]) -> None:
         return
     job.destinations = [*job.destinations, *new]
     if job.state == JobState.DONE:
-        produced = [instance.id for instance, _ in jobs.results(turn.session, job.id)]
         for name in new:
-            enqueue(turn, produced, name, job=job)
+            send_results(turn, job, name)
 
 
 def withdraw(turn: Turn, job: schema.Job, *, reason: str) -> None:
@@ -76,6 +111,9 @@ def deliver(node: Node, name: str) -> int:
         waiting = {instance.sop_uid: delivery.id for delivery, instance in taken}
     if not taken:
         return 0
+    for sent in too_large(outgoing, destination):
+        settle(node, waiting.pop(sent.sop_instance_uid), destination, sent)
+    outgoing = [file for file in outgoing if file.sop_instance_uid in waiting]
     try:
         for sent in send(outgoing, destination):
             settle(node, waiting.pop(sent.sop_instance_uid), destination, sent)
@@ -89,6 +127,15 @@ def deliver(node: Node, name: str) -> int:
     return len(taken)
 
 
+def too_large(files: Iterable[Outgoing], destination: Destination) -> Iterator[Sent]:
+    """The verdict on what is larger than a destination may be sent."""
+    limit = destination.object_bytes_max
+    for file in files:
+        if limit is not None and file.size > limit:
+            words = f"{file.size} bytes, at most {limit} are sent"
+            yield Sent(file.sop_instance_uid, None, "too-large", permanent=True, comment=words)
+
+
 def outgoing_file(node: Node, instance: schema.Instance) -> Outgoing:
     """The stored file of an instance as the sender wants it."""
     return Outgoing(
@@ -96,6 +143,8 @@ def outgoing_file(node: Node, instance: schema.Instance) -> Outgoing:
         sop_class_uid=instance.sop_class_uid,
         sop_instance_uid=instance.sop_uid,
         transfer_syntax_uid=instance.transfer_syntax_uid,
+        size=instance.size,
+        ours=instance.job_id is not None,
     )
 
 
@@ -117,6 +166,23 @@ def settle(node: Node, delivery_id: int, destination: Destination, sent: Sent) -
             delivery.not_before = turn.now + wait
         reason = delivery.status_hex or sent.error or ""
         move(turn.session, delivery, state, reason=reason, actor=ACTOR, at=turn.now)
+        if state == DeliveryState.FAILED:
+            fall_back(turn, delivery)
+
+
+def fall_back(turn: Turn, delivery: schema.Delivery) -> None:
+    """Send another form of what a destination does not take, where the site names one and it was written."""
+    destination = turn.node.settings.destinations.get(delivery.destination)
+    if destination is None or delivery.job_id is None or delivery.reason_code not in NOT_TAKEN:
+        return
+    job = turn.session.get_one(schema.Job, delivery.job_id)
+    kind = kinds(job)[turn.session.get_one(schema.Instance, delivery.instance_id).sop_uid]
+    other = profile.instead(destination, kind)
+    replacements = produced(turn, job, {other}) if other is not None else []
+    if replacements:
+        enqueue(turn, replacements, delivery.destination, job=job, released=True)
+        delivery.reason = f"{delivery.reason}; {other} instead"
+        move(turn.session, delivery, DeliveryState.WITHDRAWN, reason=f"{other} instead", actor=ACTOR, at=turn.now)
 
 
 def next_state(delivery: schema.Delivery, destination: Destination, sent: Sent, *, now: datetime) -> DeliveryState:

@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import ColumnElement, func, select
 
+from config.destinations import DimseDestination
 from config.load import load
-from config.settings import Destination, Settings
+from config.settings import Settings
 from daemon.ask import is_running, reading
 from daemon.demo_pages import DemoFailed, Study, check_results, print_table, show
 from daemon.show import console
@@ -282,7 +283,7 @@ def configuration(work: Path, port: int, pacs_port: int) -> dict[str, Any]:
 
 def wait_until_ready(node: Running) -> None:
     """Until the node answers commands at its socket and C-ECHO at its door."""
-    door = Destination(host=LOOPBACK, port=node.port, ae_title="TRACERD", calling_ae_title="PETCT1", timeout_s=5.0)
+    door = DimseDestination(host=LOOPBACK, port=node.port, ae_title="TRACERD", calling_ae_title="PETCT1", timeout_s=5.0)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         check_alive(node)

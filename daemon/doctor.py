@@ -27,7 +27,7 @@ from daemon.check import sound_settings
 from daemon.node import Folders
 from daemon.verification import Verification, verify
 from dicom_io.errors import DicomError
-from dicom_io.sender import echo
+from dicom_io.exchange import greet
 
 OLDEST_PYTHON = (3, 11)
 PACKAGES = ("pydicom", "pynetdicom", "highdicom", "numpy", "sqlalchemy", "distributed", "pydantic", "fastapi")
@@ -176,7 +176,8 @@ def network(settings: Settings, *, running: bool) -> Iterator[Finding]:
     for name, destination in settings.destinations.items():
         impatient = destination.model_copy(update={"timeout_s": min(destination.timeout_s, ECHO_TIMEOUT_S)})
         try:
-            yield Finding(f"destination {name}", Verdict.OK, f"answers C-ECHO in {1000 * echo(impatient):.0f} ms")
+            question, took_s = greet(impatient)
+            yield Finding(f"destination {name}", Verdict.OK, f"answers {question} in {1000 * took_s:.0f} ms")
         except DicomError as error:
             yield Finding(f"destination {name}", Verdict.WARN, f"{error}. {error.hint}")
 

@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Future
 from sqlalchemy import select
 
-from daemon import deliver
+from daemon import deliver, profile
 from daemon.failures import HINTS, Disposition, Failure, back_off, contain
 from daemon.node import TRACERD_VERSION, Node, Turn
 from daemon.pool import Pool
@@ -178,6 +178,8 @@ def task_of(turn: Turn, job: schema.Job, number: int) -> Task:
         identity=identity_of(turn, job),
         timezone=node.timezone.key,
         limit_s=job.time_limit_s or node.settings.execute.time_limit_s,
+        objects=profile.written(node.settings.destinations.values()),
+        report_refusal=any(one.report_not_processed for one in deliver.destinations_of(node, job).values()),
     )
 
 
@@ -276,21 +278,35 @@ def next_state(job: schema.Job, failure: Failure, *, cap: int) -> JobState:
 
 
 def adopt(turn: Turn, job: schema.Job, number: int, manifest: dict[str, Any]) -> None:
-    """Make a whole manifest the job's result: rows, deliveries and the end of what it replaces, in one transaction."""
-    session = turn.session
-    jobs.end_attempt(session, job.id, outcome=schema.Outcome.OK, detail="", at=turn.now)
-    job.manifest, job.finished = {**manifest, "attempt": number}, turn.now
-    job.reason_code, job.reason = "", ""
-    if job.state == JobState.CANCELLING:
-        move(session, job, JobState.CANCELLED, reason="on request", actor=ACTOR, at=turn.now)
+    """Make a whole manifest the job's result: rows, deliveries and the end of what it replaces, in one transaction.
+
+    A manifest with a refusal is a report of why there is no result: it is sent, and the job has failed.
+    """
+    session, refusal = turn.session, manifest.get("refusal")
+    job.manifest = {**manifest, "attempt": number}
+    cancelled = job.state == JobState.CANCELLING
+    if refusal is not None:
+        fail(turn, job, Failure.from_json(refusal))
+    else:
+        succeed(turn, job)
+    if cancelled:
         return
-    produced = [add_output(turn, job, number, output) for output in manifest["outputs"]]
-    move(session, job, JobState.DONE, reason="", actor=ACTOR, at=turn.now)
-    if job.mode in {schema.JobMode.CLINICAL, schema.JobMode.CANARY}:
-        for name in job.destinations:
-            deliver.enqueue(turn, produced, name, job=job)
-    if job.supersedes is not None:
+    for output in manifest["outputs"]:
+        add_output(turn, job, number, output)
+    for name in deliver.destinations_of(turn.node, job):
+        deliver.send_results(turn, job, name)
+    if refusal is None and job.supersedes is not None:
         retire(turn, session.get_one(schema.Job, job.supersedes), by=job.id)
+
+
+def succeed(turn: Turn, job: schema.Job) -> None:
+    """The attempt ended well, and so does the job, unless somebody asked to cancel it."""
+    jobs.end_attempt(turn.session, job.id, outcome=schema.Outcome.OK, detail="", at=turn.now)
+    job.finished = turn.now
+    job.reason_code, job.reason = "", ""
+    cancelled = job.state == JobState.CANCELLING
+    state, reason = (JobState.CANCELLED, "on request") if cancelled else (JobState.DONE, "")
+    move(turn.session, job, state, reason=reason, actor=ACTOR, at=turn.now)
 
 
 def retire(turn: Turn, older: schema.Job, *, by: int) -> None:
@@ -300,8 +316,8 @@ def retire(turn: Turn, older: schema.Job, *, by: int) -> None:
         move(turn.session, older, JobState.SUPERSEDED, reason=f"replaced by job {by}", actor=ACTOR, at=turn.now)
 
 
-def add_output(turn: Turn, job: schema.Job, number: int, output: dict[str, Any]) -> int:
-    """Rows of one produced object, in the series it belongs to; returns the instance's id."""
+def add_output(turn: Turn, job: schema.Job, number: int, output: dict[str, Any]) -> None:
+    """Rows of one produced object, in the series it belongs to."""
     session, node = turn.session, turn.node
     series = produced_series(turn, job, output)
     instance = schema.Instance(
@@ -319,7 +335,6 @@ def add_output(turn: Turn, job: schema.Job, number: int, output: dict[str, Any])
     )
     session.add(instance)
     session.flush()
-    return instance.id
 
 
 def produced_series(turn: Turn, job: schema.Job, output: dict[str, Any]) -> schema.Series:

@@ -12,15 +12,16 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeGuard
 
-from config.settings import Destination
-from daemon.deliver import BATCH
+from config.destinations import AnyDestination, DimseDestination
+from daemon.deliver import BATCH, fall_back
 from daemon.failures import Disposition, Failure, back_off, contain, pause_since
 from daemon.node import Node, Turn
 from db import commitments, deliveries, schema
 from db.moves import move
 from db.states import CommitmentState, DeliveryState
-from dicom_io import commitment, query
+from dicom_io import commitment, exchange
 from dicom_io.commitment import Reference, Statement
 from dicom_io.errors import UnreadableObject
 from dicom_io.query import Wanted
@@ -32,8 +33,8 @@ ACTOR = "prove"
 READER_MEMORY_BYTES = 2 * 2**30
 READER_TIMEOUT_S = 30.0
 NO_REPORT = Failure(Disposition.RETRY, "no-commitment-report", "no storage commitment report came in time", "")
-NOT_FOUND = Failure(Disposition.REJECT, "not-found", "it was accepted, but C-FIND does not find it there", "")
-NOT_FETCHED = Failure(Disposition.REJECT, "not-fetched", "it is found there, but C-GET does not bring it", "")
+NOT_FOUND = Failure(Disposition.REJECT, "not-found", "it was accepted, but a query does not find it there", "")
+NOT_FETCHED = Failure(Disposition.REJECT, "not-fetched", "it is found there, but cannot be fetched", "")
 DIFFERENT = Failure(Disposition.REJECT, "content-differs", "the destination holds something else under its UID", "")
 
 
@@ -43,12 +44,17 @@ def prove(node: Node, name: str) -> int:
     return expire(node, name) + ask(node, name, destination) + look(node, name, destination)
 
 
+def asks_commitment(destination: AnyDestination) -> TypeGuard[DimseDestination]:
+    """Whether a destination is asked for storage commitment before it is looked at what it has."""
+    return isinstance(destination, DimseDestination) and destination.proving.ask_commitment
+
+
 # --- storage commitment ---------------------------------------------------------------------------------------------
 
 
-def ask(node: Node, name: str, destination: Destination) -> int:
+def ask(node: Node, name: str, destination: AnyDestination) -> int:
     """Ask for the storage commitment of one batch; the transaction is written down before it is sent."""
-    if not destination.proving.ask_commitment:
+    if not asks_commitment(destination):
         return 0
     with node.glance() as glance:
         if not deliveries.uncommitted(glance.session, name, now=glance.now, limit=1):
@@ -131,7 +137,7 @@ def conclude(
         fail(turn, delivery, Failure(Disposition.REJECT, failure_word(reason), words, ""))
 
 
-def resend(turn: Turn, delivery: schema.Delivery, destination: Destination) -> None:
+def resend(turn: Turn, delivery: schema.Delivery, destination: AnyDestination) -> None:
     """The destination does not have what it accepted: the same bytes go again, until the time for that is over."""
     delivery.reason_code = failure_word(NO_SUCH_OBJECT_INSTANCE)
     delivery.reason = "it was accepted, but the destination says that it does not have it"
@@ -154,7 +160,7 @@ def expire(node: Node, name: str) -> int:
     return len(late)
 
 
-def give_up_request(node: Node, transaction_uid: str, destination: Destination, failure: Failure) -> None:
+def give_up_request(node: Node, transaction_uid: str, destination: AnyDestination, failure: Failure) -> None:
     """No report will come, or none came: its instances are asked about again, or have failed for good."""
     with node.turn() as turn:
         request = commitments.by_transaction(turn.session, transaction_uid)
@@ -171,7 +177,7 @@ def give_up_request(node: Node, transaction_uid: str, destination: Destination, 
                 again(turn, delivery, destination, failure)
 
 
-def again(turn: Turn, delivery: schema.Delivery, destination: Destination, failure: Failure) -> None:
+def again(turn: Turn, delivery: schema.Delivery, destination: AnyDestination, failure: Failure) -> None:
     """Try the same proof once more later: unheard requests are counted, an unreachable peer only costs time."""
     delivery.reason_code, delivery.reason = failure.code, failure.message
     delivery.transaction_uid = None
@@ -204,20 +210,21 @@ def fail(turn: Turn, delivery: schema.Delivery, failure: Failure) -> None:
     delivery.transaction_uid = delivery.not_before = None
     delivery.reason_code, delivery.reason = failure.code, failure.message
     move(turn.session, delivery, DeliveryState.FAILED, reason=failure.code, actor=ACTOR, at=turn.now)
+    fall_back(turn, delivery)
 
 
 # --- seen -----------------------------------------------------------------------------------------------------------
 
 
-def look(node: Node, name: str, destination: Destination) -> int:
+def look(node: Node, name: str, destination: AnyDestination) -> int:
     """Look for one batch at a destination."""
-    below = DeliveryState.COMMITTED if destination.proving.ask_commitment else DeliveryState.ACCEPTED
+    below = DeliveryState.COMMITTED if asks_commitment(destination) else DeliveryState.ACCEPTED
     with node.glance() as glance:
         rows = deliveries.unseen(glance.session, name, below, now=glance.now, limit=BATCH)
     if not rows:
         return 0
     wanted = {
-        delivery.id: Wanted(study.study_uid, series.series_uid, instance.sop_uid, instance.sop_class_uid)
+        delivery.id: Wanted(study.study_uid, series.series_uid, instance.sop_uid, instance.sop_class_uid, instance.size)
         for delivery, instance, series, study in rows
     }
     stored = {instance.sop_uid: node.folders.data / instance.path for _, instance, _, _ in rows}
@@ -235,7 +242,7 @@ def look(node: Node, name: str, destination: Destination) -> int:
     return len(rows)
 
 
-def judge(turn: Turn, delivery: schema.Delivery, destination: Destination, failure: Failure | None) -> None:
+def judge(turn: Turn, delivery: schema.Delivery, destination: AnyDestination, failure: Failure | None) -> None:
     """Seen, looked for again, or failed."""
     if failure is None:
         advance(turn, delivery, DeliveryState.SEEN)
@@ -246,19 +253,19 @@ def judge(turn: Turn, delivery: schema.Delivery, destination: Destination, failu
 
 
 def absences(
-    node: Node, destination: Destination, wanted: Sequence[Wanted], stored: Mapping[str, Path]
+    node: Node, destination: AnyDestination, wanted: Sequence[Wanted], stored: Mapping[str, Path]
 ) -> dict[str, Failure]:
     """What is wrong with each instance at the destination, by SOP Instance UID; nothing for those that are well.
 
     stored : SOP Instance UID → the file that was sent
     """
-    found = query.find(destination, wanted)
+    found = exchange.find(destination, wanted)
     missing = {one.sop_instance_uid: NOT_FOUND for one in wanted if one.sop_instance_uid not in found}
     if destination.proving.verify == "found" or not found:
         return missing
     there = [one for one in wanted if one.sop_instance_uid in found]
     with tempfile.TemporaryDirectory(dir=node.folders.run) as folder:
-        fetched = query.fetch(destination, there, Path(folder))
+        fetched = exchange.fetch(destination, there, Path(folder))
         missing |= {one.sop_instance_uid: NOT_FETCHED for one in there if one.sop_instance_uid not in fetched}
         return missing | dict.fromkeys(differing(fetched, stored), DIFFERENT)
 

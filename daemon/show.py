@@ -157,7 +157,7 @@ def show_destinations(destinations: Sequence[Mapping[str, Any]]) -> None:
         (
             one["name"],
             one["address"],
-            one["ae_title"],
+            one["ae_title"] or "",
             one["proof"],
             f"paused by {one['by']} since {moment(one['since'])}: {one['because']}" if one["paused"] else "",
             _counts(one["deliveries"]),

@@ -9,14 +9,14 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from config.settings import Destination
+from config.destinations import DimseDestination
 from daemon.commands import CannotDo
 from daemon.terminal import watched
 from dicom_io.folder import files_below
 from dicom_io.sender import Outgoing, Sent, send
 
 
-def send_files(paths: Iterable[Path], destination: Destination) -> dict[str, Any]:
+def send_files(paths: Iterable[Path], destination: DimseDestination) -> dict[str, Any]:
     """Send every DICOM file at or below the paths over one association.
 
     Returns
@@ -53,7 +53,8 @@ def outgoing_file(path: Path) -> Outgoing | None:
     named = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
     if not all(keyword in meta for keyword in named):
         return None
-    return Outgoing(path, *(str(meta[keyword].value) for keyword in named))
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid = (str(meta[keyword].value) for keyword in named)
+    return Outgoing(path, sop_class_uid, sop_instance_uid, transfer_syntax_uid)
 
 
 def failure(file: Outgoing, answer: Sent) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from config.settings import AE_TITLE, Destination, Retry
+from config.destinations import AE_TITLE, DimseDestination, Retry
 from daemon.failures import Failure, back_off, contain
 from daemon.node import Node, Turn
 from db import commitments, schema, studies
@@ -213,11 +213,11 @@ def file_damage(copy: Copy) -> str:
     return "" if digest.hexdigest() == copy.sha256 else "digest-differs"
 
 
-def address_of(node: Node, request: schema.Commitment) -> Destination | None:
+def address_of(node: Node, request: schema.Commitment) -> DimseDestination | None:
     """Where the peer of a request listens, as the configuration says."""
     for peer in node.settings.peers:
         if peer.ae_title == request.peer and peer.report_to is not None:
-            return Destination(
+            return DimseDestination(
                 host=peer.report_to.host,
                 port=peer.report_to.port,
                 tls=peer.report_to.tls,

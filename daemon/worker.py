@@ -17,15 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from config.destinations import USUAL_OBJECTS
 from daemon import logs
-from daemon.failures import Disposition, Failure
+from daemon.failures import Disposition, Failure, contain
 from dicom_io.errors import DicomError
 from dicom_io.spool import fsync_directory
 from engines.contract import Products, Quantity
 from engines.errors import CannotProcess
+
+if TYPE_CHECKING:
+    from dicom_io.write.objects import Written
 
 MANIFEST = "manifest.json"
 TRACE = "trace.txt"
@@ -37,7 +41,8 @@ class Task:
 
     inputs : slot → {"quantity": …, "paths": [absolute paths]}
     identity : keyword arguments of dicom_io.write.header.Identity, `created` as ISO text
-    objects : kinds of dicom_io.write.objects.KINDS to write; None = the usual ones
+    objects : kinds of objects to write, of dicom_io.write.kinds.KINDS
+    report_refusal : a series that can never be processed gets a report that says why
     limit_s : wall-clock limit after which the worker process ends itself
     """
 
@@ -49,7 +54,8 @@ class Task:
     identity: Mapping[str, Any]
     timezone: str
     limit_s: float
-    objects: Sequence[str] | None = None
+    objects: Sequence[str] = USUAL_OBJECTS
+    report_refusal: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -100,12 +106,42 @@ def attempt(document: dict[str, Any]) -> dict[str, Any]:
         try:
             perform(task, folder, Event(stop_event(task.job_id)).is_set)
         except Exception as error:  # noqa: BLE001 - outer edge: a task must answer, whatever happened inside
-            failure = Failure.of(error)
-            where = logs.frames(error) if failure.disposition is Disposition.BUG else []
-            return {"outcome": "failed", "failure": failure.to_json(), "frames": where}
+            return refused(task, folder, Failure.of(error), error)
         finally:
             faulthandler.cancel_dump_traceback_later()
     return {"outcome": "ok"}
+
+
+def refused(task: Task, folder: Path, failure: Failure, error: Exception) -> dict[str, Any]:
+    """The answer of an attempt that failed; with a report in the manifest where the task asks for one."""
+    where = logs.frames(error) if failure.disposition is Disposition.BUG else []
+    if task.report_refusal and failure.disposition is Disposition.REJECT:
+        fault = contain(lambda: report_refusal(task, folder, failure))
+        if fault is None:
+            return {"outcome": "ok"}
+        where = logs.frames(fault)  # without a report the reason still stands in the job
+    return {"outcome": "failed", "failure": failure.to_json(), "frames": where}
+
+
+def report_refusal(task: Task, folder: Path, failure: Failure) -> None:
+    """Write why the first input cannot be processed, as a report for whoever waits for a result.
+
+    Raises
+    ------
+    UnreadableObject
+        Not even the headers of the input can be read.
+    """
+    from dicom_io.volume import without_pixels
+    from dicom_io.write.kinds import NOT_PROCESSED
+    from dicom_io.write.objects import Written
+    from dicom_io.write.report import not_processed_report
+    from engines.registry import engine
+
+    slot = next(iter(engine(task.engine).inputs))
+    datasets = without_pixels([Path(path) for path in task.inputs[slot]["paths"]])
+    report = not_processed_report(failure.code, failure.message, datasets, identity_of(task), hint=failure.hint)
+    output = write_object(Written(NOT_PROCESSED, NOT_PROCESSED, report), folder)
+    seal(folder, {"job": task.job_id, "outputs": [output], "refusal": failure.to_json()})
 
 
 def perform(task: Task, folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
@@ -154,30 +190,30 @@ def stop_event(job_id: int) -> str:
 
 def write_products(products: Products, source: Any, task: Task, folder: Path) -> list[dict[str, Any]]:
     """Encode every product and write it durably; returns the manifest's rows."""
-    from dicom_io.write.header import encode, transfer_syntax
-    from dicom_io.write.objects import USUAL, objects
+    from dicom_io.write.objects import objects
 
-    kinds = USUAL if task.objects is None else task.objects
-    rows = []
-    for written in objects(products, source, identity_of(task), kinds):
-        dataset = written.dataset
-        content = encode(dataset)
-        path = folder / f"{written.name}.dcm"
-        write_durably(path, content)
-        rows.append(
-            {
-                "kind": written.kind,
-                "path": path.name,
-                "sop_class_uid": str(dataset.SOPClassUID),
-                "sop_uid": str(dataset.SOPInstanceUID),
-                "series_uid": str(dataset.SeriesInstanceUID),
-                "modality": str(dataset.Modality),
-                "transfer_syntax_uid": str(transfer_syntax(dataset)),
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "size": len(content),
-            }
-        )
-    return rows
+    return [write_object(written, folder) for written in objects(products, source, identity_of(task), task.objects)]
+
+
+def write_object(written: Written, folder: Path) -> dict[str, Any]:
+    """Encode one object and write it durably; returns its row of the manifest."""
+    from dicom_io.write.header import encode, transfer_syntax
+
+    dataset = written.dataset
+    content = encode(dataset)
+    path = folder / f"{written.name}.dcm"
+    write_durably(path, content)
+    return {
+        "kind": written.kind,
+        "path": path.name,
+        "sop_class_uid": str(dataset.SOPClassUID),
+        "sop_uid": str(dataset.SOPInstanceUID),
+        "series_uid": str(dataset.SeriesInstanceUID),
+        "modality": str(dataset.Modality),
+        "transfer_syntax_uid": str(transfer_syntax(dataset)),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+    }
 
 
 def identity_of(task: Task) -> Any:

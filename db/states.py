@@ -162,7 +162,8 @@ DELIVERY_MOVES: Moves = {
     # a person sends again, or gives up (or a newer job's results make it pointless)
     DeliveryState.FAILED: frozenset({DeliveryState.QUEUED, DeliveryState.WITHDRAWN}),
     DeliveryState.DEAD: frozenset({DeliveryState.QUEUED, DeliveryState.WITHDRAWN}),
-    DeliveryState.WITHDRAWN: frozenset(),
+    # a person wants sent after all what another form had replaced
+    DeliveryState.WITHDRAWN: frozenset({DeliveryState.QUEUED}),
 }
 
 COMMITMENT_MOVES: Moves = {

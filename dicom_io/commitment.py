@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-    from config.settings import Destination
+    from config.destinations import DimseDestination
 
 TRANSACTION_UID: Final = 0x00081195
 FAILURE_REASON: Final = 0x00081197
@@ -149,7 +149,7 @@ def _title(file: EncodedFile, tags: Iterable[int]) -> str | None:
 # --- as user: a destination is asked --------------------------------------------------------------------------------
 
 
-def ask(destination: Destination, statement: Statement, *, wait_s: float, hear: Hear) -> bool:
+def ask(destination: DimseDestination, statement: Statement, *, wait_s: float, hear: Hear) -> bool:
     """Ask a destination for storage commitment and wait a while for its report on the same association.
 
     wait_s : how long to wait after the request was accepted [s]
@@ -242,7 +242,7 @@ def _reference(item: Dataset) -> Reference:
 # --- as provider: a scanner is told ---------------------------------------------------------------------------------
 
 
-def tell(address: Destination, statement: Statement) -> None:
+def tell(address: DimseDestination, statement: Statement) -> None:
     """Report to the peer that asked, on an association of our own in which we are the SCP (PS3.4 J.3.3).
 
     Raises

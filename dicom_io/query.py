@@ -19,7 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # pynetdicom f
     StudyRootQueryRetrieveInformationModelGet,
 )
 
-from config.settings import Destination
+from config.destinations import DimseDestination
 from dicom_io.errors import PeerRefused, PeerUnreachable
 from dicom_io.requestor import associated, check
 
@@ -35,12 +35,13 @@ WITH_FAILURES: Final = 0xB000
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An instance that a peer should have, and where in the hierarchy."""
+    """An instance that a peer should have, where in the hierarchy, and how long its file is [bytes]."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
     sop_class_uid: str
+    size: int = 0
 
     @property
     def series(self) -> tuple[str, str]:
@@ -48,7 +49,7 @@ class Wanted:
         return self.study_instance_uid, self.series_instance_uid
 
 
-def find(destination: Destination, wanted: Sequence[Wanted]) -> set[str]:
+def find(destination: DimseDestination, wanted: Sequence[Wanted]) -> set[str]:
     """Which of these instances a peer finds, by SOP Instance UID: one C-FIND per series.
 
     Raises
@@ -95,7 +96,7 @@ def _answers(association: Association, query: Dataset) -> Iterator[Dataset]:
         raise PeerUnreachable("C-FIND: the association ended", code="association-lost") from error
 
 
-def fetch(destination: Destination, wanted: Sequence[Wanted], folder: Path) -> dict[str, Path]:
+def fetch(destination: DimseDestination, wanted: Sequence[Wanted], folder: Path) -> dict[str, Path]:
     """Get instances back by C-GET, uncompressed, as files in a folder: SOP Instance UID → file of those that came.
 
     Raises

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,11 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 
-from config.settings import Destination
+from config.destinations import DimseDestination
 from dicom_io.errors import PeerRefused, PeerUnreachable
 from dicom_io.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_io.statuses import judge_request
+from dicom_io.tls import client_context
 
 # Switches of the whole pynetdicom module: files are sent by path without being decoded, and its event handlers and
 # loggers, which print identifiers, are silent.
@@ -38,7 +38,7 @@ Handlers = Sequence[tuple[Any, Callable[[Event], Any]]]
 
 @contextmanager
 def associated(
-    destination: Destination, contexts: Iterable[Context], *, scp_of: Iterable[str] = (), handlers: Handlers = ()
+    destination: DimseDestination, contexts: Iterable[Context], *, scp_of: Iterable[str] = (), handlers: Handlers = ()
 ) -> Iterator[Association]:
     """An association, released at the end; not established where the peer rejected every context.
 
@@ -72,7 +72,7 @@ def associated(
                 (evt.EVT_ABORTED, _stop_waiting),
                 (evt.EVT_RELEASED, _stop_waiting),
             ],
-            tls_args=_tls(destination),
+            tls_args=None if destination.tls is None else (client_context(destination.tls), destination.host),
         )
     except socket.gaierror as error:
         raise PeerUnreachable(f"the host name does not resolve: {error.strerror}", code="host-unknown") from error
@@ -142,17 +142,3 @@ def _check_answer(association: Association, *, connected: bool) -> None:
         raise PeerRefused(
             f"the peer takes PDUs of {maximum} bytes, expected at least {PDU_BYTES_MIN}", code="pdu-length"
         )
-
-
-def _tls(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
-    """TLS ≥ 1.2 that checks the peer's certificate and host name against the configured CA (PS3.15 B.12)."""
-    if destination.tls is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=destination.tls.ca)
-        if destination.tls.certificate is not None:
-            context.load_cert_chain(destination.tls.certificate, destination.tls.key)
-    except OSError as error:
-        raise PeerUnreachable(f"TLS files of the destination: {error.strerror}", code="tls-files") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context, destination.host

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom import Dataset, dcmread
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 
-from config.settings import Destination
+from config.destinations import DimseDestination, TransferSyntax
 from dicom_io.errors import PeerRefused, PeerUnreachable
 from dicom_io.requestor import Context, associated
 from dicom_io.statuses import judge_store
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 CONTEXTS_MAX: Final = 128
+SYNTAXES: Final[Mapping[TransferSyntax, str]] = {
+    "explicit": str(ExplicitVRLittleEndian),
+    "implicit": str(ImplicitVRLittleEndian),
+    "deflated": str(DeflatedExplicitVRLittleEndian),
+}
 COMMENT_CHARACTERS_MAX: Final = 64
 SLOWEST_BYTES_PER_S: Final = 125_000
 """A link of 1 Mbit/s: the answer to a large object may take as long as sending it takes."""
@@ -25,17 +33,27 @@ SLOWEST_BYTES_PER_S: Final = 125_000
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A stored Part 10 file and what its File Meta says."""
+    """A stored Part 10 file, what its File Meta says, and how long it is [bytes].
+
+    ours : we wrote it, uncompressed or with compressed pixels; it may be re-encoded
+    """
 
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    size: int = 0
+    ours: bool = False
 
-    @property
-    def context(self) -> Context:
-        """The presentation context it needs."""
-        return self.sop_class_uid, self.transfer_syntax_uid
+    def contexts(self, destination: DimseDestination) -> list[Context]:
+        """The presentation contexts in which it may go, the best one first.
+
+        What others sent us goes as it is: it is not decoded here.
+        """
+        syntaxes = [self.transfer_syntax_uid]
+        if self.ours and self.transfer_syntax_uid == ExplicitVRLittleEndian:
+            syntaxes = [SYNTAXES[name] for name in destination.transfer_syntaxes]
+        return [(self.sop_class_uid, syntax) for syntax in syntaxes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +72,7 @@ class Sent:
     comment: str = ""
 
 
-def send(files: Sequence[Outgoing], destination: Destination) -> Iterator[Sent]:
+def send(files: Sequence[Outgoing], destination: DimseDestination) -> Iterator[Sent]:
     """Send files in one association, in their order; yields a verdict per file as soon as it is known.
 
     A presentation context that the peer rejects fails only its own files. Once the association is lost, the rest are
@@ -67,21 +85,23 @@ def send(files: Sequence[Outgoing], destination: Destination) -> Iterator[Sent]:
     PeerRefused
         Before the first verdict: rejected for good.
     """
-    contexts = list(dict.fromkeys(file.context for file in files))[:CONTEXTS_MAX]
+    possible = [file.contexts(destination) for file in files]
+    contexts = list(dict.fromkeys(context for several in possible for context in several))[:CONTEXTS_MAX]
     if not contexts:
         return
     with associated(destination, contexts) as association:
         usable = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
-        for number, file in enumerate(files):
-            if file.context not in contexts:
-                yield Sent(file.sop_instance_uid, None, "too-many-contexts")
-            elif file.context not in usable:
+        for number, (file, several) in enumerate(zip(files, possible, strict=True)):
+            accepted = next((context for context in several if context in usable), None)
+            if accepted is not None:
+                yield _store(association, file, accepted, number % 0xFFFF + 1, float(destination.timeout_s))
+            elif set(several) <= set(contexts):
                 yield Sent(file.sop_instance_uid, None, "context-rejected", permanent=True)
             else:
-                yield _store(association, file, number % 0xFFFF + 1, float(destination.timeout_s))
+                yield Sent(file.sop_instance_uid, None, "too-many-contexts")
 
 
-def echo(destination: Destination) -> float:
+def echo(destination: DimseDestination) -> float:
     """C-ECHO; the seconds from connecting to the answer.
 
     Raises
@@ -101,7 +121,7 @@ def echo(destination: Destination) -> float:
     return time.monotonic() - started
 
 
-def _store(association: Association, file: Outgoing, message_id: int, timeout_s: float) -> Sent:
+def _store(association: Association, file: Outgoing, context: Context, message_id: int, timeout_s: float) -> Sent:
     """One C-STORE on an association that may be gone."""
     if not association.is_established:
         return Sent(file.sop_instance_uid, None, "association-lost")
@@ -113,7 +133,8 @@ def _store(association: Association, file: Outgoing, message_id: int, timeout_s:
     association.dimse_timeout = timeout_s + size / SLOWEST_BYTES_PER_S
     started = time.monotonic()
     try:
-        response = association.send_c_store(file.path, msg_id=message_id)
+        as_stored = context[1] == file.transfer_syntax_uid
+        response = association.send_c_store(file.path if as_stored else recoded(file.path, context[1]), message_id)
     except RuntimeError:  # pynetdicom's word for an association that ended since we looked
         return Sent(file.sop_instance_uid, None, "association-lost")
     except OSError:
@@ -126,3 +147,13 @@ def _store(association: Association, file: Outgoing, message_id: int, timeout_s:
     error, permanent = judge_store(response.Status)
     comment = str(response.get("ErrorComment", ""))[:COMMENT_CHARACTERS_MAX]
     return Sent(file.sop_instance_uid, response.Status, error, permanent, comment)
+
+
+def recoded(path: Path, transfer_syntax_uid: str) -> Dataset:
+    """An object of ours in another encoding without compression; pynetdicom encodes it as its File Meta says."""
+    written = BytesIO()
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    dcmwrite(written, dataset, enforce_file_format=True)
+    written.seek(0)
+    return dcmread(written)

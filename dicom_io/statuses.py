@@ -40,6 +40,23 @@ REQUEST_REFUSED_FOR_GOOD: Final = REFUSED_FOR_GOOD | {
 }
 """Of N-ACTION and C-FIND. In a C-STORE response 0x0112 has no meaning and is tried again."""
 
+NOT_TAKEN: Final = frozenset(
+    {
+        "too-large",
+        "context-rejected",
+        "media-type-refused",
+        "sop-class-not-supported",
+        "referenced-sop-class-not-supported",
+        "does-not-match-class",
+        "cannot-understand",
+        "class-instance-conflict",
+        "invalid-attribute-value",
+        "invalid-sop-instance",
+        "missing-attribute",
+    }
+)
+"""Refusals for good that are about the object: the same peer may take another form of the same finding."""
+
 NO_SUCH_OBJECT_INSTANCE: Final = 0x0112
 COMMITMENT_FAILURES: Final = {
     0x0110: "processing-failure",
@@ -69,6 +86,34 @@ def judge_store(status: int) -> Judgement:
     if 0xC000 <= status <= 0xCFFF:
         return "cannot-understand", True
     return "unknown-status", False
+
+
+HTTP_REFUSED_FOR_GOOD: Final = {
+    400: "bad-request",
+    401: "not-authorised",
+    403: "not-authorised",
+    404: "no-such-service",
+    405: "no-such-service",
+    409: "not-stored",
+    410: "no-such-service",
+    411: "bad-request",
+    413: "too-large",
+    414: "bad-request",
+    415: "media-type-refused",
+    501: "no-such-service",
+}
+"""Of any DICOMweb transaction (PS3.18 8.5): the same request will be refused again."""
+
+
+def judge_http(status: int) -> Judgement:
+    """An HTTP status of a DICOMweb server; redirections are not followed, and servers in trouble may recover."""
+    if 200 <= status <= 299:
+        return None, False
+    if status in HTTP_REFUSED_FOR_GOOD:
+        return HTTP_REFUSED_FOR_GOOD[status], True
+    if 300 <= status <= 399:
+        return "redirected", True
+    return "out-of-resources" if status in {429, 503, 507} else "unable-to-process", False
 
 
 def judge_request(status: int) -> Judgement:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DatasetSequence
 
@@ -107,6 +108,21 @@ def load(paths: Sequence[Path], wanted: Quantity, timezone: tzinfo) -> LoadedSer
             datasets[places[index]] = of_slice
     ordered = tuple(datasets[place] for place in sorted(datasets))
     return LoadedSeries(_volume(array, timeline, wanted, kind), ordered, factors.reference, factors.branch)
+
+
+def without_pixels(paths: Sequence[Path]) -> list[Dataset]:
+    """The data sets of readable files without their pixels, for what says no more than which images it is about.
+
+    Raises
+    ------
+    UnreadableObject
+        As `headers.read`.
+    """
+    found: list[Dataset] = []
+    for path in paths:
+        headers.read(path)
+        found.append(dcmread(path, stop_before_pixels=True, force=True))
+    return found
 
 
 def factors_of(found: Sequence[Header], wanted: Quantity, timezone: tzinfo) -> Factors:

@@ -34,7 +34,10 @@ logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
 
 MANUFACTURER = "tracerd"
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
-SERIES_OFFSETS = {"seg": 1, "sr": 2, "pet": 3, "parametric_map": 4, "capture": 5, "rtstruct": 6, "labelmap": 7}
+SERIES_OFFSETS = {"seg": 1, "sr": 2, "pet": 3, "parametric_map": 4, "capture": 5, "rtstruct": 6} | {
+    "labelmap": 7,
+    "sr_labelmap": 8,
+}
 PROCESSING_EQUIPMENT = "109102"
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 

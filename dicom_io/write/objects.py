@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from pydicom import Dataset
 
+from config.destinations import USUAL_OBJECTS
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.concepts import derivation_code
 from dicom_io.write.header import Identity
+from dicom_io.write.kinds import KINDS
 from dicom_io.write.parametric_map import parametric_map
 from dicom_io.write.pet import Derivation, derived_pet
 from dicom_io.write.report import measurement_report
 from dicom_io.write.rtstruct import structure_set
 from dicom_io.write.seg import segmentation
 from engines.contract import Products, Volume
-
-KINDS: Final = ("seg", "labelmap", "rtstruct", "sr", "parametric_map", "pet", "capture")
-USUAL: Final = ("seg", "sr", "parametric_map", "pet")
-"""What is written where nobody asks for anything else: a Label Map, contours and a page are second forms of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +30,12 @@ class Written:
 
 
 def objects(
-    products: Products, source: LoadedSeries, identity: Identity, kinds: Collection[str] = USUAL
+    products: Products, source: LoadedSeries, identity: Identity, kinds: Collection[str] = USUAL_OBJECTS
 ) -> Iterator[Written]:
     """The objects of some kinds; of a kind there is nothing to say about there is none.
 
-    kinds : of KINDS. A report of lesions refers to their segments: without "seg" and "labelmap" it brings its own
-        Segmentation with it.
+    kinds : of KINDS. A report of lesions refers to their segments and brings them with it: "sr" the Segmentation,
+        "sr_labelmap" the Label Map.
 
     Raises
     ------
@@ -49,21 +46,27 @@ def objects(
     """
     if unknown := set(kinds) - set(KINDS):
         raise ValueError(f"kinds of objects: expected {', '.join(KINDS)}, got {', '.join(sorted(unknown))}")
-    segments: Dataset | None = None
-    for kind in ("labelmap", "seg"):  # a report refers to the latter, where there are both
-        if kind in kinds or (kind == "seg" and "sr" in kinds and "labelmap" not in kinds):
-            segments = segmentation(products, source, identity, labelmap=kind == "labelmap")
-            if segments is not None:
-                yield Written(kind, kind, segments)
+    yield from _segments_and_reports(products, source, identity, kinds)
     if "rtstruct" in kinds and (contours := structure_set(products, source, identity)) is not None:
         yield Written("rtstruct", "rtstruct", contours)
-    if "sr" in kinds:
-        yield Written("sr", "sr", measurement_report(products, source, segments, identity))
     yield from _volumes(products, source, identity, kinds)
     if "capture" in kinds:
         from dicom_io.write.capture import summary_page  # matplotlib takes its time to load
 
         yield Written("capture", "capture", summary_page(products, source, identity))
+
+
+def _segments_and_reports(
+    products: Products, source: LoadedSeries, identity: Identity, kinds: Collection[str]
+) -> Iterator[Written]:
+    for kind, report in (("seg", "sr"), ("labelmap", "sr_labelmap")):
+        if kind not in kinds and report not in kinds:
+            continue
+        segments = segmentation(products, source, identity, labelmap=kind == "labelmap")
+        if segments is not None:
+            yield Written(kind, kind, segments)
+        if report in kinds:
+            yield Written(report, report, measurement_report(products, source, segments, identity, product=report))
 
 
 def _volumes(products: Products, source: LoadedSeries, identity: Identity, kinds: Collection[str]) -> Iterator[Written]:

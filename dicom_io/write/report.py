@@ -66,12 +66,15 @@ Text = tuple[Code, str]
 """A concept name and what is to be said under it."""
 
 
-def measurement_report(products: Products, source: LoadedSeries, seg: Dataset | None, identity: Identity) -> Dataset:
+def measurement_report(
+    products: Products, source: LoadedSeries, seg: Dataset | None, identity: Identity, *, product: str = "sr"
+) -> Dataset:
     """Measures of every lesion, of every region that measurements name, and of the whole image.
 
     "No lesion found." is said where there is neither lesion nor region.
 
     seg : what `segmentation` returned for the same products; each lesion refers to its segment
+    product : "sr", or "sr_labelmap" of the same products, which is another object
 
     Raises
     ------
@@ -94,7 +97,7 @@ def measurement_report(products: Products, source: LoadedSeries, seg: Dataset | 
         (codes.DCM.Comment, NOTICE),
     ]
     evidence = [*source.datasets, *([] if seg is None else [seg])]
-    return _document(_content(groups, texts, identity), evidence, identity, "Report")
+    return _document(_content(groups, texts, identity), evidence, identity, "Report", product)
 
 
 def _finding(products: Products) -> str:
@@ -119,10 +122,10 @@ def not_processed_report(
         *([(codes.DCM.Comment, f"What to do: {hint}")] if hint else []),
         (codes.DCM.Comment, NOTICE),
     ]
-    return _document(_content([], texts, identity), datasets, identity, "Not processed")
+    return _document(_content([], texts, identity), datasets, identity, "Not processed", "sr")
 
 
-def _document(content: Dataset, evidence: Sequence[Dataset], identity: Identity, title: str) -> Dataset:
+def _document(content: Dataset, evidence: Sequence[Dataset], identity: Identity, title: str, product: str) -> Dataset:
     """The report as an SR document; `evidence[0]` says whose study it is."""
     first = evidence[0]
     instances = {instance.SOPInstanceUID: instance for instance in evidence}  # frames of one image are one instance
@@ -134,7 +137,7 @@ def _document(content: Dataset, evidence: Sequence[Dataset], identity: Identity,
             is_final=False,
             is_verified=False,
             previous_versions=[_predecessor(reference) for reference in identity.predecessors] or None,
-            **arguments(identity, "sr", title, first),
+            **arguments(identity, product, title, first),
         )
         settle(dataset, first, identity)
     return dataset

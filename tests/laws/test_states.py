@@ -41,7 +41,7 @@ LEGAL = {
         accepted>seen accepted>queued committed>queued seen>queued
         held>failed queued>failed sending>failed accepted>failed committed>failed
         held>dead queued>dead sending>dead accepted>dead committed>dead
-        failed>queued dead>queued held>withdrawn queued>withdrawn failed>withdrawn dead>withdrawn""",
+        failed>queued dead>queued held>withdrawn queued>withdrawn failed>withdrawn dead>withdrawn withdrawn>queued""",
     Commitment: """asked>confirmed asked>partly asked>refused asked>timed_out
         timed_out>asked timed_out>confirmed timed_out>partly timed_out>refused
         confirmed>asked partly>asked refused>asked""",
@@ -55,7 +55,7 @@ FINAL = {
     Series: set(),
     Instance: set(),
     Job: {"cancelled", "superseded"},
-    Delivery: {"withdrawn"},
+    Delivery: set(),
     Commitment: set(),
     Model: set(),
 }

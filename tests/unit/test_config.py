@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from config import destinations
 from config import settings as models
+from config.destinations import DimseDestination, WebDestination
 from config.document import NotYaml, read_yaml
 from config.faults import Expected
 from config.load import ConfigError, load, load_rules, parse, parse_rules
 from config.rules import Rule, RuleTest
-from config.settings import Destination, Limits, Settings
+from config.settings import Limits, Settings
 from config.values import read_ae_title, read_duration, read_host, read_network, read_size
 
 EXAMPLE = Path(models.__file__).with_name("node.example.yaml")
@@ -21,7 +23,7 @@ MINIMAL = {"timezone": "Europe/Berlin", "allow_unknown_peers": True}
 RULE = {"name": "r", "engine": "e", "inputs": {"pet": {"modality": "PT"}}}
 MODELS = [
     model
-    for model in (*vars(models).values(), Rule, RuleTest)
+    for model in (*vars(models).values(), *vars(destinations).values(), Rule, RuleTest)
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 ]
 
@@ -53,7 +55,7 @@ class TestExample:
         for name in ("data", "listener", "allow_unknown_peers", "assemble", "execute", "retention"):
             assert getattr(shown, name) == getattr(default, name), name
         pacs = shown.destinations["pacs"]
-        assert pacs == Destination(host=pacs.host, port=pacs.port, ae_title=pacs.ae_title)
+        assert pacs == DimseDestination(host=pacs.host, port=pacs.port, ae_title=pacs.ae_title)
 
     @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
     def test_shows_every_key(self, model: type[BaseModel]) -> None:
@@ -68,7 +70,7 @@ class TestExample:
         text = re.sub(
             r"(?m)^( *)# (- host: 0\.0\.0\.0|  ?(?:port|ae_titles|tls|certificate|key|client_ca|ca):|tls:)",
             r"\1\2",
-            EXAMPLE.read_text(),
+            re.sub(r"(?m)^  # viewer:\n(?:  # .*\n)+", "", EXAMPLE.read_text()),
         )
         text = re.sub(r"(?m)^( *)#  ( +\S+: tls/)", r"\1  \2", text)
         (tmp_path / "node.yaml").write_text(text)
@@ -417,7 +419,7 @@ destinations: {d: {host: h, port: 1, ae_title: A, tls: {ca: sub/ca.pem}}}
         with pytest.raises(ConfigError) as raised:
             load(path)
         (fault,) = raised.value.faults
-        assert fault.startswith("listener.doors.0.tls.key: expected a key that only its owner may read (chmod 600), ")
+        assert fault.startswith("listener.doors.0.tls.key: expected a file that only its owner may read (chmod 600), ")
         assert fault.endswith(f"got {tmp_path}/k.pem with mode {mode:04o} (line 4)")
 
     def test_certificates_may_be_public(self, tmp_path: Path) -> None:
@@ -473,3 +475,94 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (settings.execute.workers, settings.execute.attempts, settings.execute.interruptions) == (1, 3, 5)
     assert settings.execute.memory_bytes == 8589934592  # 8 × 2^30
     assert (settings.retention.high_water_percent, settings.retention.low_water_percent) == (85, 75)
+
+
+PACS = {"host": "h", "port": 104, "ae_title": "P"}
+WEB = {"url": "https://archive.example/dicom-web/"}
+
+
+class TestDestinations:
+    def test_a_url_makes_it_dicomweb(self) -> None:
+        settings = parse({**MINIMAL, "destinations": {"pacs": PACS, "viewer": WEB}})
+        pacs, viewer = settings.destinations["pacs"], settings.destinations["viewer"]
+        assert isinstance(pacs, DimseDestination) and pacs.transfer_syntaxes == ("explicit", "implicit")
+        assert isinstance(viewer, WebDestination) and viewer.url == "https://archive.example/dicom-web"
+        assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+    def test_the_web_example_is_valid_once_uncommented(self, tmp_path: Path) -> None:
+        (tmp_path / "tls").mkdir()
+        (tmp_path / "secrets").mkdir()
+        (tmp_path / "tls" / "archive-ca.pem").touch()
+        for name in ("token", "password"):
+            (tmp_path / "secrets" / name).touch(mode=0o600)
+        lines = EXAMPLE.read_text().splitlines()
+        first = lines.index("  # viewer:")
+        block = [line.replace("  # ", "  ", 1) for line in lines[first:] if line.startswith("  # ")]
+        block = [line for line in block if "token_file" not in line]
+        (tmp_path / "node.yaml").write_text("\n".join([*lines[:first], *block, *lines[first + 8 :]]))
+        viewer = load(tmp_path / "node.yaml").destinations["viewer"]
+        assert isinstance(viewer, WebDestination)
+        assert viewer.password_file == tmp_path / "secrets" / "password" and viewer.proving.verify == "pixels"
+
+    @pytest.mark.parametrize(
+        ("entry", "fault"),
+        [
+            ({**WEB, "proof": "committed"}, "d.proof: expected one of 'accepted' or 'seen', got 'committed'"),
+            ({**WEB, "port": 104}, "d.port: expected one of fall_back, "),
+            (
+                {**PACS, "proof": "committed", "proving": {"ask_commitment": False}},
+                "d.proving.ask_commitment: expected",
+            ),
+            ({**PACS, "objects": []}, "d.objects: expected at least 1 entry, got a list of 0"),
+            ({**PACS, "objects": ["segs"]}, "d.objects.0: expected one of 'seg', 'labelmap', "),
+            ({**PACS, "fall_back": {"seg": "seg"}}, "d.fall_back.seg: expected replacements that end, got a circle"),
+            ({**PACS, "transfer_syntaxes": ["jpeg"]}, "d.transfer_syntaxes.0: expected one of 'explicit', "),
+            (
+                {**WEB, "user": "me"},
+                "d.password_file: expected the password_file that belongs to the user, got nothing",
+            ),
+            (
+                {**WEB, "user": "a:b", "password_file": "p"},
+                "d.user: expected a name of 1 to 64 characters without a colon",
+            ),
+            (
+                {**WEB, "user": "a", "password_file": "p", "token_file": "t"},
+                "d.user: expected either a token or a user",
+            ),
+            (
+                {"url": "http://archive/x", "token_file": "t"},
+                "d.url: expected https where a token or a password is sent",
+            ),
+            ({"url": "http://localhost.example/x", "token_file": "t"}, "d.url: expected https"),
+            ({"url": "http://a/x", "tls": {"ca": "c"}}, "d.tls: expected no tls, or an https url, got an http url"),
+            ({"url": "ftp://a/x"}, "d.url: expected a web address such as"),
+            ({"url": "https://user:secret@a/x"}, "d.url: expected a web address such as"),
+            ({"url": "https://a/x?y=1"}, "d.url: expected a web address such as"),
+            ({"url": "https://a:0/x"}, "d.url: expected a web address such as"),
+            ({"url": "https:///x"}, "d.url: expected a web address such as"),
+            ({"url": 5}, "d.url: expected a web address such as"),
+        ],
+    )
+    def test_faults(self, entry: dict[str, object], fault: str) -> None:
+        (found,) = faults_of({**MINIMAL, "destinations": {"d": entry}})
+        assert found.startswith(f"destinations.{fault}"), found
+
+    @pytest.mark.parametrize("name", ["dimse", "web"])
+    def test_a_destination_may_be_called_like_a_tag(self, name: str) -> None:
+        (fault,) = faults_of({**MINIMAL, "destinations": {name: {**PACS, "port": 0}}})
+        assert fault.startswith(f"destinations.{name}.port: expected at least 1, got 0")
+
+    def test_credentials_may_go_in_clear_on_this_machine(self) -> None:
+        parse({**MINIMAL, "destinations": {"d": {"url": "http://127.0.0.1:8042/x", "token_file": "t"}}})
+        parse({**MINIMAL, "destinations": {"d": {"url": "http://[::1]/x", "token_file": "t"}}})
+
+    def test_a_token_is_its_owners_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("x")
+        (tmp_path / "token").chmod(0o640)
+        (tmp_path / "node.yaml").write_text(
+            "timezone: UTC\nallow_unknown_peers: yes\ndestinations: {d: {url: https://a/x, token_file: token}}\n"
+        )
+        with pytest.raises(ConfigError) as raised:
+            load(tmp_path / "node.yaml")
+        (fault,) = raised.value.faults
+        assert fault.startswith("destinations.d.token_file: expected a file that only its owner may read (chmod 600)")

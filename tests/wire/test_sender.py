@@ -26,7 +26,7 @@ from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import split_dataset
 
-from config.settings import Destination, DestinationTls
+from config.destinations import DestinationTls, DimseDestination
 from dicom_io.errors import PeerRefused, PeerUnreachable
 from dicom_io.sender import VERIFICATION, Outgoing, Sent, echo, send
 from dicom_io.statuses import judge_store
@@ -90,9 +90,9 @@ class Archive:
         return response
 
 
-def to(port: int, **more: Any) -> Destination:
+def to(port: int, **more: Any) -> DimseDestination:
     fields: dict[str, Any] = {"host": LOOPBACK, "port": port, "ae_title": "ARCHIVE", "timeout_s": 5.0}
-    return Destination(**{**fields, **more})
+    return DimseDestination(**{**fields, **more})
 
 
 def outgoing(path: Path) -> Outgoing:
