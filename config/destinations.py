@@ -142,7 +142,10 @@ class DimseDestination(Destination):
     tls: DestinationTls | None = None
     """Encryption; the default is none."""
     transfer_syntaxes: Annotated[tuple[TransferSyntax, ...], Field(min_length=1)] = ANY_SYNTAX
-    """In which encodings our results are offered; the first one that the destination accepts is used."""
+    """In which encodings our results are offered; the first one that the destination accepts is used.
+
+    Objects whose pixels we compress (labelmap, capture) are offered so first, and uncompressed then.
+    """
     proving: Proving = Proving()
     """How the two stronger proofs are got."""
 

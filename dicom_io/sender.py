@@ -50,9 +50,9 @@ class Outgoing:
 
         What others sent us goes as it is: it is not decoded here.
         """
-        syntaxes = [self.transfer_syntax_uid]
-        if self.ours and self.transfer_syntax_uid == ExplicitVRLittleEndian:
-            syntaxes = [SYNTAXES[name] for name in destination.transfer_syntaxes]
+        syntaxes = [SYNTAXES[name] for name in destination.transfer_syntaxes] if self.ours else []
+        if self.transfer_syntax_uid != ExplicitVRLittleEndian or not self.ours:  # compressed pixels save more
+            syntaxes.insert(0, self.transfer_syntax_uid)
         return [(self.sop_class_uid, syntax) for syntax in syntaxes]
 
 
@@ -150,9 +150,11 @@ def _store(association: Association, file: Outgoing, context: Context, message_i
 
 
 def recoded(path: Path, transfer_syntax_uid: str) -> Dataset:
-    """An object of ours in another encoding without compression; pynetdicom encodes it as its File Meta says."""
+    """An object of ours in another encoding, its pixels not compressed; pynetdicom encodes it as its File Meta says."""
     written = BytesIO()
     dataset = dcmread(path)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        dataset.decompress(generate_instance_uid=False)
     dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     dcmwrite(written, dataset, enforce_file_format=True)
     written.seek(0)

@@ -84,6 +84,11 @@ class Archive:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._server.shutdown()
 
+    def accept(self, sop_class: str) -> None:
+        """Take another class from now on."""
+        context = build_context(sop_class, SYNTAXES)
+        self._server.contexts = [*self._server.contexts, context]
+
     def _store(self, event: evt.Event) -> int:
         number = len(self.stored)
         dataset = event.dataset
