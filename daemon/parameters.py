@@ -65,12 +65,18 @@ def parameters(
             yield from parameters(inner, (*path, name), default if isinstance(default, BaseModel) else None)
 
 
-def table(model: type[BaseModel], given: Mapping[str, BaseModel] | None = None) -> str:
-    """One line per setting, in Markdown; a column for each model given, under its name."""
+def table(
+    model: type[BaseModel], given: Mapping[str, BaseModel] | None = None, *, under: tuple[str, ...] | None = None
+) -> str:
+    """One line per setting, in Markdown; a column for each model given, under its name.
+
+    under : only those whose path begins with one of these keys
+    """
     columns = dict(given or {})
     rows = [
         (f"`{'.'.join(one.path)}`", *(_cell(one.of(each)) for each in columns.values()), one.default, _cell(one.about))
         for one in parameters(model)
+        if under is None or one.path[0] in under
     ]
     return markdown(("parameter", *map(_cell, columns), "default", "what it is"), rows)
 
