@@ -71,8 +71,11 @@ def read_size(value: object) -> int:
 
 
 def write_duration(seconds: float) -> str:
-    """A duration as people write it, in the largest unit that needs no fraction; `read_duration` takes it back."""
-    return _write_amount(seconds, _DURATION_UNITS) or f"{seconds:g} s"
+    """A duration as people write it, to the microsecond, in the largest unit that needs no fraction.
+
+    `read_duration` takes it back.
+    """
+    return _write_amount(seconds, _DURATION_UNITS) or f"{seconds:.6f}".rstrip("0").rstrip(".") + " s"
 
 
 def write_size(count: int) -> str:

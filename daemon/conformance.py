@@ -21,6 +21,7 @@ from pydicom.uid import UID, AllTransferSyntaxes
 from pynetdicom import AE, sop_class
 
 from config.settings import Destination, Door, Peer, Settings
+from config.values import write_duration, write_size
 from daemon import deliver, vouch
 from daemon.index import Filing
 from daemon.node import TRACERD_VERSION
@@ -35,7 +36,6 @@ from dicom_io.statuses import COMMITMENT_FAILURES, NO_SUCH_OBJECT_INSTANCE, judg
 from dicom_io.volume import BYTES_MAX
 from dicom_io.write import objects
 from dicom_io.write.header import FIRST_SERIES_NUMBER, FORMS, SERIES_OFFSETS
-from config.values import write_duration, write_size
 
 TEMPLATE: Final = "conformance.md"
 MARK: Final = re.compile(r"^<!-- table of (.+) -->$", re.MULTILINE)
@@ -54,7 +54,7 @@ def statement(settings: Settings | None = None, web: type[BaseModel] | None = DI
     web : the settings of a DICOMweb destination, None where there are none
     """
     text = files("daemon").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    tables = TABLES | of_the_settings(settings) | of_the_web(web)
+    tables = dict(TABLES) | of_the_settings(settings) | of_the_web(web)
     filled = MARK.sub(lambda mark: tables.pop(mark[1])(), text)
     if tables:
         raise KeyError(f"tables that {TEMPLATE} does not ask for: {', '.join(tables)}")
@@ -105,6 +105,7 @@ def held(module: Any, kind: type[Of]) -> list[Of]:
 
 
 def services() -> str:
+    """DIMSE services and in which role."""
     rows = [
         (name_of(offer.VERIFICATION), f"`{offer.VERIFICATION}`", "Y", "Y"),
         (f"Storage: {len(offer.STANDARD_STORAGE)} standard classes and every private one", "see 1.1", "Y", "Y"),
@@ -116,15 +117,14 @@ def services() -> str:
 
 
 def created() -> str:
+    """The kinds of objects that jobs write."""
     rows = []
     for kind in objects.KINDS:
         form, series = FORMS[kind], DESCRIPTIONS[kind]
         usual = "yes" if kind in objects.USUAL else "no"
-        rows.append(
-            (f"`{kind}`", name_of(form.sop_class_uid), f"`{form.sop_class_uid}`", form.modality)
-            + (name_of(form.transfer_syntax_uid), f"{series} ENGINE RESEARCH USE ONLY")
-            + (f"{FIRST_SERIES_NUMBER} + 10 j + {SERIES_OFFSETS[kind]}", usual)
-        )
+        uids = name_of(form.sop_class_uid), f"`{form.sop_class_uid}`", form.modality, name_of(form.transfer_syntax_uid)
+        number = f"{FIRST_SERIES_NUMBER} + 10 j + {SERIES_OFFSETS[kind]}"
+        rows.append((f"`{kind}`", *uids, f"{series} ENGINE RESEARCH USE ONLY", number, usual))
     heads = (
         "object",
         "SOP class",
@@ -150,6 +150,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
 
 
 def analysed() -> str:
+    """The classes whose pixels are read."""
     rows = [
         (modality, name_of(uid), f"`{uid}`") for modality, uids in kinds.SOP_CLASSES.items() for uid in sorted(uids)
     ]
@@ -157,6 +158,7 @@ def analysed() -> str:
 
 
 def storage_classes() -> str:
+    """Every storage class a door accepts; all of them can be forwarded."""
     written = {form.sop_class_uid for form in FORMS.values()}
     rows = sorted(
         (name_of(uid), f"`{uid}`", "creates, forwards" if uid in written else "forwards", "Y")
@@ -166,6 +168,7 @@ def storage_classes() -> str:
 
 
 def transfer_syntaxes() -> str:
+    """What a door accepts, in order of preference."""
     rows = [
         (str(number), name_of(uid), f"`{uid}`", "Y" if uid in offer.UNCOMPRESSED else "N")
         for number, uid in enumerate(offer.TRANSFER_SYNTAXES, start=1)
@@ -174,11 +177,13 @@ def transfer_syntaxes() -> str:
 
 
 def refused_syntaxes() -> str:
+    """The transfer syntaxes of PS3.6 that no door accepts."""
     names = sorted({name_of(uid) for uid in AllTransferSyntaxes if uid not in offer.TRANSFER_SYNTAXES})
     return "\n".join(f"- {name}" for name in names)
 
 
 def character_sets() -> str:
+    """The Defined Terms that are decoded."""
     return ", ".join(f"`{term}`" for term in sorted(python_encoding) if term)
 
 
@@ -186,6 +191,7 @@ def character_sets() -> str:
 
 
 def identity() -> str:
+    """Who we say we are."""
     rows = [
         ("Application Context Name", f"`{upper_layer.APPLICATION_CONTEXT}`"),
         ("Implementation Class UID", f"`{IMPLEMENTATION_CLASS_UID}`"),
@@ -196,6 +202,7 @@ def identity() -> str:
 
 
 def acceptor() -> str:
+    """What holds of associations that peers open."""
     contexts = "128, each with any number of transfer syntaxes"
     rows = [
         ("ARTIM time-out after our last word", write_duration(association.LINGER_S)),
@@ -212,6 +219,7 @@ def acceptor() -> str:
 
 
 def initiator() -> str:
+    """What holds of associations that we open."""
     rows = [
         ("longest PDU we take", f"{AE().maximum_pdu_size} B"),
         ("longest PDU we send", f"as the peer says; below {requestor.PDU_BYTES_MIN} B we abort"),
@@ -227,6 +235,7 @@ def initiator() -> str:
 
 
 def proposed() -> str:
+    """The presentation contexts of associations that we open."""
     implicit, explicit = (name_of(uid) for uid in (commitment.IMPLICIT_VR_LITTLE_ENDIAN, offer.UNCOMPRESSED[0]))
     rows = [
         ("`tracerd doctor`, C-ECHO", name_of(offer.VERIFICATION), implicit, "SCU"),
@@ -255,6 +264,7 @@ REJECTED: Final[Mapping[str, str]] = {
 
 
 def rejections() -> str:
+    """Every A-ASSOCIATE-RJ there is."""
     results = {1: "rejected permanent", 2: "rejected transient"}
     rows = [
         (f"{one.result} ({results[one.result]})", str(one.source), str(one.reason), REJECTED[one.code])
@@ -268,7 +278,7 @@ def rejections() -> str:
 STORED: Final = "the bytes would survive a power cut; nothing was parsed yet, see 5.2.5.2"
 GIVEN: Final[Mapping[dimse.Status, str]] = {
     dimse.SUCCESS: STORED,
-    dimse.SOP_CLASS_NOT_SUPPORTED: "C-STORE on a context of Verification or Storage Commitment",
+    dimse.SOP_CLASS_NOT_SUPPORTED: "the context, or the class in the request, is none of storage",
     dimse.CLOSED: "the operator has closed the node; try again later",
     dimse.DISK_FULL: "less than `free_bytes_min` is free, or the disk is full; try again later",
     dimse.NOT_WRITTEN: "the disk refused to write or to flush; try again later",
@@ -295,6 +305,7 @@ def store_given() -> str:
 
 
 def request_given() -> str:
+    """Statuses of everything but C-STORE; those of C-STORE in other words included."""
     rows = [("N-ACTION, N-EVENT-REPORT", "0000", "none", "the request or report is kept, and worked on afterwards")]
     rows += [(service, f"{one.code:04X}", one.comment, when) for one, (service, when) in GIVEN_ELSEWHERE.items()]
     for one, when in GIVEN.items():
@@ -314,6 +325,7 @@ NOT_KEPT: Final[Mapping[int, str]] = {
 
 
 def reasons_given() -> str:
+    """Failure reasons of storage commitment as provider."""
     rows = [
         (f"{reason:04X}", word.replace("-", " "), NOT_KEPT.get(reason, "code is not used"))
         for reason, word in sorted(COMMITMENT_FAILURES.items())
@@ -322,6 +334,7 @@ def reasons_given() -> str:
 
 
 def reasons_heard() -> str:
+    """Failure reasons of storage commitment as user."""
     again = "the same bytes are sent again, until `retry.give_up_after_s` has passed"
     failed = "the delivery has failed; the reason is in `tracerd jobs show`; `tracerd jobs resend` sends it again"
     rows = [
@@ -363,6 +376,7 @@ def on_request(status: int) -> Verdict:
 
 
 def statuses_heard(judge: Callable[[int], Verdict], accepted: str) -> str:
+    """What becomes of every status a peer may answer; accepted : in words."""
     named, others = verdicts(judge)
     rows = [(codes, verdict[0].replace("-", " "), _deed(verdict, accepted)) for codes, verdict in named]
     rows.append(("anything else, no answer", others[0].replace("-", " "), _deed(others, accepted)))
@@ -396,6 +410,7 @@ FILED: Final[Mapping[Filing, tuple[str, str]]] = {
 
 
 def filings() -> str:
+    """What becomes of an instance when it is read."""
     return markdown(("verdict", "when", "what happens"), [(f"{one}", *FILED[one]) for one in Filing])
 
 
@@ -411,6 +426,7 @@ OBJECT_LIMITS: Final[Mapping[str, str]] = {
 
 
 def object_limits() -> str:
+    """How large an object may be."""
     limits = Limits()
     rows = []
     for one in fields(Limits):
@@ -428,6 +444,7 @@ PRIVATE_USE: Final[Mapping[str, str]] = {
 
 
 def private_attributes() -> str:
+    """The private attributes that are read."""
     rows = [
         (tag_of(keyword), one.creator, one.vr, PRIVATE_USE[keyword])
         for keyword, one in headers.PRIVATE_ELEMENTS.items()
@@ -436,11 +453,13 @@ def private_attributes() -> str:
 
 
 def suv_attributes() -> str:
+    """Which attributes decide how an SUV is computed."""
     return markdown(("branch", "decided by"), [(f"`{rule.branch}`", rule.tags) for rule in RULES])
 
 
 def attributes_read() -> str:
-    decides = [*((keyword, "decides") for keyword in headers.MEANING_KEYWORDS)]
+    """Every public attribute of the top level that is read."""
+    decides = [(keyword, "decides") for keyword in headers.MEANING_KEYWORDS]
     shown = [(keyword, "shown, matched by rules") for keyword in headers.IDENTIFICATION_KEYWORDS]
     rows = sorted((tag_of(keyword), dictionary_description(keyword), use) for keyword, use in (*decides, *shown))
     return markdown(("tag", "attribute", "use"), rows)
@@ -492,11 +511,11 @@ def of_the_settings(settings: Settings | None) -> dict[str, Table]:
     }
 
 
-WHOSE: Final = (
-    f"It states version {TRACERD_VERSION} with the defaults of its settings; `tracerd conformance --config FILE` prints "
-    "the statement of a node as it is configured.",
-    f"It states version {TRACERD_VERSION} as one node is configured: its values stand beside the defaults.",
-)
+WHOSE: Final = {
+    False: f"It states version {TRACERD_VERSION} with the defaults of its settings. "
+    "`tracerd conformance --config FILE` prints the statement of a node as it is configured.",
+    True: f"It states version {TRACERD_VERSION} as one node is configured: its values stand beside the defaults.",
+}
 
 
 def of_the_web(web: type[BaseModel] | None) -> dict[str, Table]:

@@ -5,7 +5,7 @@ Everything comes from the models of config/settings.py, so that a new setting is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from config.values import read_duration, read_size, write_duration, write_size
 from dicom_io.selftest import markdown
 
-WRITTEN = {read_duration: write_duration, read_size: write_size}
+WRITTEN: Mapping[Any, Callable[[Any], str]] = {read_duration: write_duration, read_size: write_size}
 """Reader of a kind of value → how people write such a value."""
 ABSENT = "–"
 
@@ -56,7 +56,7 @@ def parameters(
         inner, is_list = _inner_model(field.annotation)
         if is_list:
             continue
-        default = field.default if usual is None else getattr(usual, name)
+        default = field.get_default(call_default_factory=True) if usual is None else getattr(usual, name)
         if inner is None or default is None:
             words = "required" if default is PydanticUndefined else written(default, field)
             about = " ".join((field.description or "").partition("\n\n")[0].split())
@@ -92,7 +92,7 @@ def written(value: object, field: FieldInfo) -> str:
     if isinstance(value, int | float):
         for reader in _readers(field):
             if reader in WRITTEN:
-                return WRITTEN[reader](value)  # type: ignore[operator]  # each writes what its reader read
+                return WRITTEN[reader](value)
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return str(value)
@@ -116,5 +116,5 @@ def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, bool]:
 def _readers(field: FieldInfo) -> Iterator[Any]:
     """What reads the text of a field, also where it is one of several types."""
     parts = [field.annotation, *get_args(field.annotation)]
-    within = [each for part in parts if get_origin(part) is Annotated for each in part.__metadata__]  # type: ignore[union-attr]
+    within = [each for part in parts if get_origin(part) is Annotated for each in part.__metadata__]
     yield from (each.func for each in (*field.metadata, *within) if hasattr(each, "func"))

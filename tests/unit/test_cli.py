@@ -96,8 +96,8 @@ def test_help_of_every_command_has_an_example_of_itself(tracerd: Tracerd, comman
 
 def test_the_commands_scripts_depend_on_are_there() -> None:
     expected = (
-        "demo, serve, check, conformance, inspect, run, simulate, send, status, doctor, rules explain, rules replay, jobs list, "
-        "jobs show, jobs retry, jobs rerun, jobs release, jobs cancel, conflicts list, conflicts accept, "
+        "demo, serve, check, conformance, inspect, run, simulate, send, status, doctor, rules explain, rules replay, "
+        "jobs list, jobs show, jobs retry, jobs rerun, jobs release, jobs cancel, conflicts list, conflicts accept, "
         "conflicts discard, jobs resend, destinations list, destinations pause, destinations resume"
     )
     assert {" ".join(command) for command in commands()} == set(expected.split(", "))
