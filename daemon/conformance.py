@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_description, tag_for_keyword
-from pydicom.uid import UID, AllTransferSyntaxes
+from pydicom.uid import UID, UID_dictionary  # type: ignore[attr-defined]  # not in its __all__
 from pynetdicom import AE, sop_class
 
 from config.settings import Destination, Door, Peer, Settings
@@ -38,6 +38,7 @@ from dicom_io.write import objects
 from dicom_io.write.header import FIRST_SERIES_NUMBER, FORMS, SERIES_OFFSETS
 
 TEMPLATE: Final = "conformance.md"
+SYNTAX: Final = "Transfer Syntax"
 MARK: Final = re.compile(r"^<!-- table of (.+) -->$", re.MULTILINE)
 
 DICOMWEB: Final[type[BaseModel] | None] = None
@@ -177,9 +178,9 @@ def transfer_syntaxes() -> str:
 
 
 def refused_syntaxes() -> str:
-    """The transfer syntaxes of PS3.6 that no door accepts."""
-    names = sorted({name_of(uid) for uid in AllTransferSyntaxes if uid not in offer.TRANSFER_SYNTAXES})
-    return "\n".join(f"- {name}" for name in names)
+    """The current transfer syntaxes of PS3.6 that no door accepts."""
+    current = [uid for uid, (_, kind, _, retired, _) in UID_dictionary.items() if kind == SYNTAX and not retired]
+    return "\n".join(f"- {name_of(uid)}" for uid in current if uid not in offer.TRANSFER_SYNTAXES)
 
 
 def character_sets() -> str:

@@ -80,7 +80,16 @@ def test_the_objects_of_the_table_are_those_that_are_written(tmp_path: Path) -> 
     flow = Volume(np.full(shape, 1.5, np.float32), source.volume.affine, Quantity.MBF)
     made = objects(findings.products(source, volumes={"MBF": flow}), source, IDENTITY, KINDS)
     written = {one.kind: pydicom.dcmread(pydicom.filebase.DicomBytesIO(encode(one.dataset))) for one in made}
-    heads = ("object", "SOP class", "UID", "Modality", "transfer syntax", "Series Description", "Series Number", "usual")
+    heads = (
+        "object",
+        "SOP class",
+        "UID",
+        "Modality",
+        "transfer syntax",
+        "Series Description",
+        "Series Number",
+        "usual",
+    )
     listed = {row[0]: row[2:] for row in rows(TEXT, *heads)}
     assert set(listed) == set(written)
     for kind, (uid, modality, syntax, description, number, usual) in listed.items():
@@ -120,13 +129,14 @@ def test_a_written_duration_is_read_back(seconds: float) -> None:
     assert read_duration(write_duration(rounded)) == pytest.approx(rounded, abs=1e-6)
 
 
-@given(st.integers(1, 2**50) | st.integers(0, 40).map(lambda power: 2**power))
+@given(st.integers(1, 10**15 - 1) | st.integers(0, 40).map(lambda power: 2**power))
 def test_a_written_size_is_read_back(count: int) -> None:
     assert read_size(write_size(count)) == count
 
 
 def test_the_defaults_shown_are_those_of_the_models() -> None:
-    shown = {path.removeprefix("listener.limits."): default for path, default, _ in tables(TEXT, *PARAMETER)[1]}
+    listed = [row for one in tables(TEXT, *PARAMETER) for row in one]
+    shown = {path.removeprefix("listener.limits."): default for path, default, _ in listed if "limits" in path}
     for name, field in Limits.model_fields.items():
         read = read_duration if name.endswith("_s") else read_size
         words = shown[name]
