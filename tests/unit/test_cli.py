@@ -103,6 +103,16 @@ def test_the_commands_scripts_depend_on_are_there() -> None:
     assert {" ".join(command) for command in commands()} == set(expected.split(", "))
 
 
+def test_the_conformance_statement_is_printed(tracerd: Tracerd, config: Path) -> None:
+    assert tracerd("conformance").out == (ROOT / "docs" / "conformance.md").read_text()
+    done = tracerd("conformance", "--config", config)
+    assert done.status == 0
+    assert "| parameter | this node | default |" in done.out
+    assert "| `allow_unknown_peers` | yes | no |" in done.out
+    config.write_text("doors: 7")
+    assert tracerd("conformance", "--config", config).status == 2
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys, daemon.cli; print(*sorted({module.partition('.')[0] for module in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -22,15 +22,16 @@ from config.values import STRICT, ByteCount, Flag, Seconds, read_duration, read_
 from daemon import conformance, vouch
 from daemon.conformance import statement
 from daemon.parameters import parameters, table
-from dicom_io import dimse, elements
+from dicom_io import commitment, dimse, elements, query
 from dicom_io.statuses import COMMITMENT_FAILURES
 from dicom_io.volume import load as load_volume
+from dicom_io.write.concepts import PRIVATE_SCHEME
 from dicom_io.write.header import encode
 from dicom_io.write.objects import KINDS, USUAL, objects
 from engines.contract import Quantity, Volume
 from tests import findings, make
 from tests.findings import IDENTITY
-from tests.statement import CLASSES, DIMSE, PAGE, SYNTAXES, rows, tables
+from tests.statement import CLASSES, DIMSE, GIVEN, PAGE, SYNTAXES, rows, tables
 
 TEXT = PAGE.read_text()
 EXAMPLE = Path(conformance.__file__).parents[1] / "config" / "node.example.yaml"
@@ -268,6 +269,17 @@ def test_every_link_of_the_contents_leads_to_a_heading() -> None:
     assert len(links) > 15
     assert set(links) <= anchors
     assert not re.findall(r"<!-- (table|contents)", TEXT)
+
+
+def test_the_numbers_within_the_prose_are_those_of_the_code() -> None:
+    prose = " ".join(line for line in TEXT.splitlines() if not line.startswith("|"))
+    stated = (*NEVER_ANSWERED, *query.PENDING, query.WITH_FAILURES, query.NOT_WANTED, commitment.PROCESSING_FAILURE)
+    assert set(re.findall(r"`([0-9A-F]{4})`", prose)) == {f"{status:04X}" for status in (0x0000, *stated)}
+    assert not {f"{status:04X}" for status in NEVER_ANSWERED} & {row[0] for row in rows(TEXT, *GIVEN)}
+    assert PRIVATE_SCHEME in prose
+
+
+NEVER_ANSWERED = (0xB000, 0xB006, 0xB007, 0x0111)
 
 
 def test_the_first_answers_agree_with_the_settings() -> None:
