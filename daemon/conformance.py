@@ -421,8 +421,8 @@ OBJECT_LIMITS: Final[Mapping[str, str]] = {
     "elements": "elements of all levels",
     "value_bytes": "value that is kept in the index (longer ones stay in the file)",
     "decoded_bytes": "pixels when decompressed",
-    "inflated_bytes": "deflated data set when inflated, and beyond that",
-    "inflation": "times its own size",
+    "inflated_bytes": "deflated data set when inflated",
+    "inflation": "the same, where that is more: times its own size",
 }
 
 
