@@ -11,7 +11,7 @@ BENCHMARKS := benchmarks.speed.receive benchmarks.speed.inspect benchmarks.speed
 # Nagle's algorithm with delayed acknowledgements costs DCMTK and Orthanc up to 40 ms per message.
 export TCP_NODELAY := 1
 
-.PHONY: demo test check bench mutants cohorts serve tools
+.PHONY: demo test check bench mutants cohorts conformance serve tools
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,6 +47,10 @@ mutants: $(INSTALLED)
 # What is in the simulated cohorts, and are they as hard as reality? Half an hour; goes on where it was broken off.
 cohorts: $(INSTALLED)
 	@.venv/bin/python -m benchmarks.accuracy.cohorts; status=$$?; $(TOOK); exit $$status
+
+# The DICOM conformance statement: prose of daemon/conformance.md, tables from the code.
+conformance: $(INSTALLED)
+	.venv/bin/tracerd conformance > docs/conformance.new && mv docs/conformance.new docs/conformance.md
 
 serve: $(INSTALLED)
 	@test -f node.yaml || { cp config/node.example.yaml node.yaml && echo "wrote node.yaml from config/node.example.yaml: make it yours"; }

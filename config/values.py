@@ -71,6 +71,26 @@ def read_size(value: object) -> int:
     return round(_read_amount(value, _SIZE_UNITS, expected))
 
 
+def write_duration(seconds: float) -> str:
+    """A duration as people write it, to the microsecond, in the largest unit that needs no fraction.
+
+    `read_duration` takes it back.
+    """
+    return _write_amount(seconds, _DURATION_UNITS) or f"{seconds:.6f}".rstrip("0").rstrip(".") + " s"
+
+
+def write_size(count: int) -> str:
+    """A number of bytes as people write it, in the largest unit that needs no fraction; `read_size` takes it back."""
+    return _write_amount(count, _SIZE_UNITS) or f"{count} B"
+
+
+def _write_amount(value: float, units: dict[str, float] | dict[str, int]) -> str | None:
+    for unit, factor in sorted(units.items(), key=lambda each: -each[1]):
+        if value >= factor and (value / factor).is_integer():
+            return f"{value / factor:.0f} {unit}"
+    return None
+
+
 def read_ae_title(value: object) -> str:
     """An application entity title: 1–16 characters of ISO 646 without backslash and control characters.
 

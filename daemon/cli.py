@@ -171,6 +171,19 @@ def check(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
     print_json(facts) if as_json else show_settings(facts)
 
 
+@app.command(epilog="Example:  tracerd conformance --config node.yaml > conformance.md")
+def conformance(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="With the values of this node beside the defaults.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Print the DICOM conformance statement (PS3.2 Annex N) in Markdown, its tables made from the program itself."""
+    from daemon.conformance import statement
+
+    sys.stdout.write(statement(None if config is None else read_settings(config)))
+
+
 @app.command(epilog="Example:  tracerd inspect /data/study1 --json")
 def inspect(paths: DicomPaths, timezone: Zone = "UTC", *, as_json: Json = False) -> None:
     """Say what each series is: tracer, kind, attenuation correction, completeness, geometry, SUV."""

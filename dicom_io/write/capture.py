@@ -14,13 +14,12 @@ import numpy as np
 from highdicom.base import SOPClass
 from numpy.typing import NDArray
 from pydicom import Dataset, config
-from pydicom.uid import SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
 from dicom_io.volume import LoadedSeries
 from dicom_io.write import pages
 from dicom_io.write.concepts import MEANINGS
-from dicom_io.write.header import RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
+from dicom_io.write.header import FORMS, RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
 from dicom_io.write.seg import colour, present_labels
 from dicom_io.write.sources import check_grid, keep_body_part, once_each, reference
 from engines.contract import DynamicVolume, Lesion, Measurement, Products, Quantity, Volume
@@ -50,8 +49,8 @@ def summary_page(products: Products, source: LoadedSeries, identity: Identity) -
     with config.disable_value_validation():
         image = SOPClass(
             study_instance_uid=first.StudyInstanceUID,
-            sop_class_uid=SecondaryCaptureImageStorage,
-            modality="OT",
+            sop_class_uid=FORMS["capture"].sop_class_uid,
+            modality=FORMS["capture"].modality,
             **ours,
         )
         image.ContributingEquipmentSequence = equipment

@@ -13,12 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from io import BytesIO
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ParametricMapStorage,
+    PositronEmissionTomographyImageStorage,
+    RLELossless,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 from pydicom.valuerep import DA, DT, TM
 
 from dicom_io.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -34,10 +45,38 @@ logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
 
 MANUFACTURER = "tracerd"
 RESEARCH_USE_ONLY = "RESEARCH USE ONLY"
+LABEL_MAP_SEGMENTATION = UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""Label Map Segmentation Storage, which pydicom has no name for yet."""
+FIRST_SERIES_NUMBER = 9000
+"""Of our series: above those of scanners. Ten numbers for a job, a hundred jobs before they come again."""
 SERIES_OFFSETS = {"seg": 1, "sr": 2, "pet": 3, "parametric_map": 4, "capture": 5, "rtstruct": 6} | {
     "labelmap": 7,
     "sr_labelmap": 8,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all objects of a kind have in common: SOP class, modality and the transfer syntax they are encoded in."""
+
+    sop_class_uid: UID
+    modality: str
+    transfer_syntax_uid: UID = ExplicitVRLittleEndian
+
+
+FORMS: Mapping[str, Form] = MappingProxyType(
+    {
+        "seg": Form(SegmentationStorage, "SEG"),
+        "sr": Form(Comprehensive3DSRStorage, "SR"),
+        "pet": Form(PositronEmissionTomographyImageStorage, "PT"),
+        "parametric_map": Form(ParametricMapStorage, "OT"),
+        "capture": Form(SecondaryCaptureImageStorage, "OT"),
+        "rtstruct": Form(RTStructureSetStorage, "RTSTRUCT"),
+        "labelmap": Form(LABEL_MAP_SEGMENTATION, "SEG", RLELossless),
+        "sr_labelmap": Form(Comprehensive3DSRStorage, "SR"),
+    }
+)
+"""Kind → form; highdicom gives seg, sr, parametric_map and labelmap theirs, and tests hold both against each other."""
 PROCESSING_EQUIPMENT = "109102"
 SR_STORAGE = "1.2.840.10008.5.1.4.1.1.88."
 
@@ -187,7 +226,7 @@ def arguments(identity: Identity, product: str, content: str, source: Dataset, *
     at = _local(identity, source)
     return {
         "series_instance_uid": identity.uid(product, f"{of} series".strip()),
-        "series_number": 9000 + 10 * (identity.job_id % 100) + SERIES_OFFSETS[product],
+        "series_number": FIRST_SERIES_NUMBER + 10 * (identity.job_id % 100) + SERIES_OFFSETS[product],
         "sop_instance_uid": identity.uid(product, f"{of} instance".strip()),
         "instance_number": 1,
         "manufacturer": MANUFACTURER,

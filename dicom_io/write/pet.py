@@ -34,7 +34,7 @@ from dicom_io.geometry import apart_mm
 from dicom_io.headers import PRIVATE_ELEMENTS
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.concepts import KINETIC, MEANINGS, window_of
-from dicom_io.write.header import RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
+from dicom_io.write.header import FORMS, RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
 from dicom_io.write.sources import FAULT_OF_THE_ENGINE, GRID_TOLERANCE_MM, check_finite, reference, slices
 from engines.contract import DynamicVolume, FloatArray, Quantity, Volume
 
@@ -223,8 +223,8 @@ def _new_series(original: Dataset, identity: Identity, derivation: Derivation) -
     equipment = ours.pop("contributing_equipment")
     series = SOPClass(
         study_instance_uid=original.StudyInstanceUID,
-        sop_class_uid=PositronEmissionTomographyImageStorage,
-        modality="PT",
+        sop_class_uid=FORMS["pet"].sop_class_uid,
+        modality=FORMS["pet"].modality,
         **ours,
     )
     series.ContributingEquipmentSequence = equipment

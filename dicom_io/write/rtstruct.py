@@ -13,12 +13,11 @@ import numpy as np
 from highdicom.base import SOPClass
 from numpy.typing import NDArray
 from pydicom import Dataset, config
-from pydicom.uid import RTStructureSetStorage
 from pydicom.valuerep import DA, TM
 from scipy.ndimage import find_objects, label
 
 from dicom_io.volume import LoadedSeries
-from dicom_io.write.header import RESEARCH_USE_ONLY, Identity, arguments, long_string, settle
+from dicom_io.write.header import FORMS, RESEARCH_USE_ONLY, Identity, arguments, long_string, settle
 from dicom_io.write.seg import colour, present_labels, region_name, tracking_uid
 from dicom_io.write.sources import check_grid, once_each, reference, slices
 from engines.contract import Affine, LabelMap, Products
@@ -50,8 +49,8 @@ def structure_set(products: Products, source: LoadedSeries, identity: Identity) 
     with config.disable_value_validation():
         dataset = SOPClass(
             study_instance_uid=first.StudyInstanceUID,
-            sop_class_uid=RTStructureSetStorage,
-            modality="RTSTRUCT",
+            sop_class_uid=FORMS["rtstruct"].sop_class_uid,
+            modality=FORMS["rtstruct"].modality,
             **ours,
         )
         dataset.ContributingEquipmentSequence = equipment

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, config
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.header import (
+    FORMS,
     MANUFACTURER,
     RESEARCH_USE_ONLY,
     Identity,
@@ -70,6 +70,7 @@ def segmentation(
         return None
     check_grid(label_map, source)
     first = source.datasets[0]
+    kind = "labelmap" if labelmap else "seg"
     types = hd.seg.SegmentationTypeValues
     with config.disable_value_validation():
         dataset = hd.seg.Segmentation(
@@ -79,12 +80,10 @@ def segmentation(
             segment_descriptions=_descriptions(products, label_map, labels, identity),
             pixel_measures=pixel_measures(source),
             omit_empty_frames=True,
-            transfer_syntax_uid=RLELossless if labelmap else ExplicitVRLittleEndian,
+            transfer_syntax_uid=FORMS[kind].transfer_syntax_uid,
             content_label="LESIONS" if products.lesions else "REGIONS",
             content_description=RESEARCH_USE_ONLY,
-            **arguments(
-                identity, "labelmap" if labelmap else "seg", "Lesions" if products.lesions else "Regions", first
-            ),
+            **arguments(identity, kind, "Lesions" if products.lesions else "Regions", first),
         )
         dataset.ContentCreatorName = None  # type 2: a program has no person's name
         refer(dataset, source)

@@ -96,11 +96,21 @@ def test_help_of_every_command_has_an_example_of_itself(tracerd: Tracerd, comman
 
 def test_the_commands_scripts_depend_on_are_there() -> None:
     expected = (
-        "demo, serve, check, inspect, run, simulate, send, status, doctor, rules explain, rules replay, jobs list, "
-        "jobs show, jobs retry, jobs rerun, jobs release, jobs cancel, conflicts list, conflicts accept, "
+        "demo, serve, check, conformance, inspect, run, simulate, send, status, doctor, rules explain, rules replay, "
+        "jobs list, jobs show, jobs retry, jobs rerun, jobs release, jobs cancel, conflicts list, conflicts accept, "
         "conflicts discard, jobs resend, destinations list, destinations pause, destinations resume"
     )
     assert {" ".join(command) for command in commands()} == set(expected.split(", "))
+
+
+def test_the_conformance_statement_is_printed(tracerd: Tracerd, config: Path) -> None:
+    assert tracerd("conformance").out == (ROOT / "docs" / "conformance.md").read_text()
+    done = tracerd("conformance", "--config", config)
+    assert done.status == 0
+    assert "| parameter | this node | default |" in done.out
+    assert "| `allow_unknown_peers` | yes | no |" in done.out
+    config.write_text("doors: 7")
+    assert tracerd("conformance", "--config", config).status == 2
 
 
 def test_help_loads_nothing_heavy() -> None:
