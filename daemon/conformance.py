@@ -407,8 +407,16 @@ def http_heard() -> str:
     for status in range(200, 600):
         error, permanent = judge_http(status)
         judged.setdefault((error or "success", error is None, permanent), []).append(str(status))
-    runs = {verdict: codes if len(codes) < 6 else [codes[0], "…", codes[-1]] for verdict, codes in judged.items()}
-    rows = [(", ".join(runs[one]), one[0].replace("-", " "), _deed(one, "done")) for one in judged]
+    others = judged.pop(("unable-to-process", False, False))
+    rows = [
+        (
+            ", ".join(codes) if len(codes) < 6 else f"{codes[0]} to {codes[-1]}",
+            one[0].replace("-", " "),
+            _deed(one, "done"),
+        )
+        for one, codes in judged.items()
+    ]
+    rows.append((f"any other ({others[-1]} and the like)", "unable to process", "tried again with growing pauses"))
     return markdown(("HTTP status", "meaning", "what we do"), rows)
 
 
