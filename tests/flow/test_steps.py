@@ -13,11 +13,14 @@ from sqlalchemy import select
 
 from config.load import parse
 from daemon import deliver, execute, index, pipeline, retention, worker
+from daemon.failures import Failure
 from daemon.node import Node, utc_now
 from daemon.opening import open_node
 from db import jobs, schema
 from db.moves import move
 from db.states import DeliveryState, InstanceState, JobState, StudyState
+from dicom_io.errors import QuantityRefused
+from engines.errors import CannotProcess
 from tests import make
 from tests.flow.running import FDG_RULE
 
@@ -181,6 +184,64 @@ def test_a_manifest_that_a_dead_node_left_is_adopted_at_the_next_start(tmp_path:
         (job,) = rows(node, schema.Job)
         assert (job.state, job.attempts, job.interruptions) == (JobState.DONE, 1, 0)
         assert len(rows(node, schema.Delivery)) == 2
+
+
+TELLS = {"pacs": {"host": "127.0.0.1", "port": 4242, "ae_title": "PACS", "report_not_processed": True}}
+
+
+def refused_but_not_adopted(node: Node, study: make.Study) -> Path:
+    """A job whose attempt has written why there is no result, and nobody has noticed."""
+    drop(node, study.pet)
+    drain(node)
+    with node.turn() as turn:
+        job = turn.session.get_one(schema.Job, 1)
+        number = jobs.claim(turn.session, job, worker="test", at=turn.now).n
+        task = execute.task_of(turn, job, number)
+    folder = Path(task.folder)
+    folder.mkdir(parents=True)
+    with pytest.raises(QuantityRefused) as caught:
+        worker.perform(task, folder, lambda: False)
+    assert worker.refused(task, folder, Failure.of(caught.value), caught.value) == {"outcome": "ok"}
+    return folder
+
+
+def test_a_refusal_that_a_dead_node_left_is_adopted_as_one(tmp_path: Path):
+    study = make.study(tmp_path / "study", seed=49, pet_shape=(16, 24, 24), omit=["PatientWeight"])
+    with opened(tmp_path, destinations=TELLS) as node:
+        refused_but_not_adopted(node, study)
+    with opened(tmp_path, destinations=TELLS) as node:
+        (job,) = rows(node, schema.Job)
+        assert (job.state, job.reason_code) == (JobState.REJECTED, "no-weight")
+        assert [(row.state, row.job_id) for row in rows(node, schema.Delivery)] == [(DeliveryState.QUEUED, 1)]
+        (attempt,) = rows(node, schema.Attempt)
+        assert attempt.outcome == schema.Outcome.ERROR
+
+
+def test_a_refusal_goes_nowhere_where_nobody_asked_for_it_any_more(tmp_path: Path):
+    study = make.study(tmp_path / "study", seed=50, pet_shape=(16, 24, 24), omit=["PatientWeight"])
+    with opened(tmp_path, destinations=TELLS) as node:
+        refused_but_not_adopted(node, study)
+    with opened(tmp_path) as node:
+        assert rows(node, schema.Job)[0].state == JobState.REJECTED
+        assert not rows(node, schema.Delivery)
+
+
+def test_headers_that_cannot_be_read_leave_the_reason_without_a_report(tmp_path: Path):
+    study = make.study(tmp_path / "study", seed=51, pet_shape=(16, 24, 24), omit=["PatientWeight"])
+    with opened(tmp_path, destinations=TELLS) as node:
+        drop(node, study.pet)
+        drain(node)
+        with node.turn() as turn:
+            job = turn.session.get_one(schema.Job, 1)
+            task = execute.task_of(turn, job, jobs.claim(turn.session, job, worker="test", at=turn.now).n)
+        Path(task.inputs["pet"]["paths"][0]).write_bytes(b"no DICOM")
+        folder = tmp_path / "attempt"
+        folder.mkdir()
+        reason = CannotProcess("no", code="no")
+        answer = worker.refused(task, folder, Failure.of(reason), reason)
+        assert (answer["outcome"], answer["failure"]["code"]) == ("failed", "no")
+        assert answer["frames"]
+        assert worker.whole_manifest(folder) is None
 
 
 def test_a_damaged_result_of_a_dead_node_is_computed_again(tmp_path: Path):
