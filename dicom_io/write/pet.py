@@ -25,7 +25,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset, config
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, PositronEmissionTomographyImageStorage
+from pydicom.uid import (
+    UID,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 from pydicom.valuerep import TM, format_number_as_ds
 
 from dicom_io import times
@@ -35,9 +40,14 @@ from dicom_io.headers import PRIVATE_ELEMENTS
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.concepts import KINETIC, MEANINGS, window_of
 from dicom_io.write.header import RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
-from dicom_io.write.sources import FAULT_OF_THE_ENGINE, GRID_TOLERANCE_MM, check_finite, reference, slices
+from dicom_io.write.sources import FAULT_OF_THE_ENGINE, GRID_TOLERANCE_MM, check_finite, frame_reference, slices
 from engines.contract import DynamicVolume, FloatArray, Quantity, Volume
 
+SOURCE_CLASSES: Final = (
+    PositronEmissionTomographyImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+)
 FRAME_TOLERANCE_S: Final = 1e-3
 NEGLIGIBLE: Final = 1e-12
 """Slices without a larger value [g/mL, Bq/mL] are written as zeros: their slope would be no number for most readers."""
@@ -95,6 +105,17 @@ EQUIPMENT_KEYWORDS: Final = (
 OF_ONE_FRAME: Final = ("TemporalPositionIdentifier", "NumberOfTemporalPositions", "TemporalPositionIndex")
 NEEDED_FOR_DECAY: Final = ("SeriesDate", "SeriesTime", "DecayCorrection")
 NEEDED_FOR_SUV: Final = ("RadionuclideTotalDose", "RadionuclideHalfLife")
+ENTRIES: Final = {"HF": codes.SCT.Headfirst, "FF": codes.SCT.FeetFirst}
+POSTURES: Final = {
+    "S": codes.SCT.Supine,
+    "P": codes.SCT.Prone,
+    "DR": codes.SCT.RightLateralDecubitus,
+    "DL": codes.SCT.LeftLateralDecubitus,
+}
+"""What Patient Position (0018,5100) is made of, in codes (PS3.16 CID 20, 21)."""
+OF_A_MULTI_FRAME: Final = ("SeriesType", "CountsSource", "FrameReferenceTime")
+OF_A_GATE: Final = ("NumberOfRRIntervals", "NumberOfTimeSlots", "TriggerTime", "FrameTime")
+"""Type 1 and 1C of a PET image that a multi-frame object may lack (PS3.3 C.8.9.1, C.8.9.4)."""
 START_TIMES: Final = ("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime")
 
 
@@ -120,15 +141,16 @@ def derived_pet(
     volume : on the grid of the source; with its frames and in the quantity it was loaded in, or a static K1, k2 or
         MBF; a reader gets every value back to half a Rescale Slope, which is the largest absolute value of its slice
         / 65535 (/ 32767 where the series has negative values: one Pixel Representation for all)
-    source : a series of single-frame PET images
+    source : a series of PET images, single-frame or multi-frame; the copies are single-frame images
 
     Raises
     ------
     GeometryRefused
         not-source-grid, not-source-frames.
     QuantityRefused
-        sop-class (multi-frame sources, other modalities), not-source-quantity, no-decay-correction (SUV is corrected
-        for decay, the source says NONE), derived-header (the source lacks what decay correction or SUV rest on).
+        sop-class (other modalities), not-source-quantity, no-decay-correction (SUV is corrected for decay, the source
+        says NONE), derived-header (the source lacks what decay correction or SUV rest on, or a multi-frame source what
+        a single-frame image has to say).
     PixelsRefused
         not-finite.
     """
@@ -159,8 +181,8 @@ def derived_pet(
 
 
 def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
-    if any(original.SOPClassUID != PositronEmissionTomographyImageStorage for original in source.datasets):
-        message = "SOP Class UID (0008,0016): expected Positron Emission Tomography Image Storage on every source image"
+    if any(original.SOPClassUID not in SOURCE_CLASSES for original in source.datasets):
+        message = "SOP Class UID (0008,0016): expected a PET image, single-frame or multi-frame, on every source image"
         raise QuantityRefused(message, code="sop-class")
     if quantity not in MEANINGS or (quantity not in KINETIC and quantity is not source.volume.quantity):
         message = f"volume: expected the source's quantity, {source.volume.quantity.value}, got {quantity.value}"
@@ -168,7 +190,7 @@ def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
     for original in source.datasets:
         missing = sorted(_missing(original, quantity))
         if missing:
-            message = f"source: expected what decay correction and SUV rest on, {', '.join(missing)} absent or empty"
+            message = f"source: expected what a PET image has to say, {', '.join(missing)} absent or empty"
             raise QuantityRefused(message, code="derived-header")
         if quantity is Quantity.SUVBW and original.DecayCorrection == "NONE":
             message = "Decay Correction (0054,1102): expected START or ADMIN for a series of SUV, got NONE"
@@ -176,8 +198,10 @@ def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
 
 
 def _missing(original: Dataset, quantity: Quantity) -> Iterator[str]:
-    """What viewers need to show SUV, and refuse to go without even where Units is GML."""
+    """What viewers need to show SUV, and refuse to go without even where Units is GML; of a frame also the rest."""
     yield from (keyword for keyword in NEEDED_FOR_DECAY if not original.get(keyword))
+    if "ReferencedFrameNumber" in original:
+        yield from _missing_for_a_single_frame(original)
     if quantity is Quantity.SUVBW:
         given = next(iter(original.get("RadiopharmaceuticalInformationSequence") or ()), Dataset())
         yield from (keyword for keyword in NEEDED_FOR_SUV if not given.get(keyword))
@@ -185,6 +209,15 @@ def _missing(original: Dataset, quantity: Quantity) -> Iterator[str]:
             yield START_TIMES[0]
         if not original.get("PatientWeight"):
             yield "PatientWeight"
+
+
+def _missing_for_a_single_frame(original: Dataset) -> Iterator[str]:
+    gated = (original.get("SeriesType") or [""])[0] == "GATED"
+    for keyword in (*OF_A_MULTI_FRAME, *(OF_A_GATE if gated else ())):
+        if original.get(keyword) in (None, ""):  # 0 ms is a time
+            yield keyword
+    if original.get("DecayCorrection") != "NONE" and not original.get("DecayFactor"):
+        yield "DecayFactor"
 
 
 def _planes(volume: Volume | DynamicVolume, source: LoadedSeries) -> FloatArray:
@@ -264,11 +297,23 @@ def _keep(image: Dataset, original: Dataset, identity: Identity) -> None:
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in image:
             setattr(image, keyword, None)
-    if original.get("PatientOrientationCodeSequence"):
-        image.pop("PatientPosition", None)  # may not stand beside the other one (PS3.3 C.7.3.1.1.2)
+    _say_orientation(image)
     for given in image.RadiopharmaceuticalInformationSequence or ():
         _say_start_time(given, original, identity)
     _keep_scan_date_time(image, original)
+
+
+def _say_orientation(image: Dataset) -> None:
+    """Patient Position (0018,5100) in codes: it may not stand beside their sequences, which a PET has (C.7.3.1.1.2)."""
+    position = str(image.get("PatientPosition") or "")
+    entry, posture = ENTRIES.get(position[:2]), POSTURES.get(position[2:])
+    if not image.PatientOrientationCodeSequence and entry and posture:
+        recumbent = _coded(codes.SCT.Recumbent)
+        recumbent.PatientOrientationModifierCodeSequence = [_coded(posture)]
+        image.PatientOrientationCodeSequence = [recumbent]
+        image.PatientGantryRelationshipCodeSequence = [_coded(entry)]
+    if image.PatientOrientationCodeSequence:
+        image.pop("PatientPosition", None)
 
 
 def _say_start_time(given: Dataset, original: Dataset, identity: Identity) -> None:
@@ -322,11 +367,17 @@ def _describe_derivation(
     image.ImageType = ["DERIVED", "PRIMARY"]
     image.DerivationDescription = ascii_text(f"{RESEARCH_USE_ONLY}. {derivation.description} {made_by}")[:1024]
     image.DerivationCodeSequence = [_coded(derivation.code)]
-    image.SourceImageSequence = [_source_image(original) for original in originals]
+    frames: dict[str, list[Dataset]] = {}
+    for original in originals:
+        frames.setdefault(original.SOPInstanceUID, []).append(original)
+    image.SourceImageSequence = [_source_image(of_instance) for of_instance in frames.values()]
 
 
-def _source_image(original: Dataset) -> Dataset:
-    item = reference(original)
+def _source_image(frames: Sequence[Dataset]) -> Dataset:
+    """Frames of one instance, or an instance of one frame."""
+    item = frame_reference(frames[0])
+    if len(frames) > 1:
+        item.ReferencedFrameNumber = [int(frame.ReferencedFrameNumber) for frame in frames]
     item.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
     item.SpatialLocationsPreserved = "YES"
     return item

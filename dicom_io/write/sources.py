@@ -86,8 +86,7 @@ def refer(product: Dataset, source: LoadedSeries) -> None:
         for item in groups.DerivationImageSequence[0].SourceImageSequence:
             image = frames.get(item.ReferencedSOPInstanceUID)
             if image is not None:  # segments on one slice share its item
-                item.update(reference(image))
-                item.ReferencedFrameNumber = image.ReferencedFrameNumber
+                item.update(frame_reference(image))
 
 
 def keep_body_part(product: Dataset, image: Dataset) -> None:
@@ -101,6 +100,14 @@ def reference(image: Dataset) -> Dataset:
     """SOP Instance Reference Macro (PS3.3 Table 10-11)."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
+
+
+def frame_reference(image: Dataset) -> Dataset:
+    """Image SOP Instance Reference Macro (PS3.3 Table 10-3): with the number of the frame where there are several."""
+    item = reference(image)
+    if "ReferencedFrameNumber" in image:
+        item.ReferencedFrameNumber = image.ReferencedFrameNumber
     return item
 
 

@@ -311,6 +311,34 @@ def test_the_start_time_is_said_twice(tmp_path: Path) -> None:
     assert str(given.RadiopharmaceuticalStartTime)[:6] == "083000", "Berlin is at +0100 in March"
 
 
+@pytest.mark.parametrize(
+    ("position", "said"),
+    [
+        ("HFS", ("102538003", "40199007", "102540008")),
+        ("FFDL", ("102538003", "102536004", "102541007")),
+        ("FFP", ("102538003", "1240000", "102541007")),
+        ("HFDR", ("102538003", "102535000", "102540008")),
+    ],
+)
+def test_patient_position_is_said_in_codes(tmp_path: Path, position: str, said: tuple[str, str, str]) -> None:
+    """PS3.16 CID 19, 20, 21 by value. Patient Position may not stand beside them, and a PET has them (C.7.3.1.1.2)."""
+    empty = ["PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"]
+    source = loaded(tmp_path, omit=empty, edit=lambda dataset: setattr(dataset, "PatientPosition", position))
+    for image in written(source):
+        (orientation,), (entry,) = image.PatientOrientationCodeSequence, image.PatientGantryRelationshipCodeSequence
+        (posture,) = orientation.PatientOrientationModifierCodeSequence
+        assert (orientation.CodeValue, posture.CodeValue, entry.CodeValue) == said
+        assert "PatientPosition" not in image
+        assert source.datasets[0].PatientPosition == position
+
+
+def test_a_position_without_codes_stays_as_it_is(tmp_path: Path) -> None:
+    empty = ["PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"]
+    source = loaded(tmp_path, omit=empty, edit=lambda dataset: setattr(dataset, "PatientPosition", "LFS"))
+    for image in written(source):
+        assert (image.PatientPosition, len(image.PatientOrientationCodeSequence)) == ("LFS", 0)
+
+
 def test_a_rewritten_series_time_leaves_ges_scan_time_in_force(tmp_path: Path) -> None:
     """Decay is corrected to (0009,xx0d) where Series Time lies after the acquisition: it has to come along."""
 
