@@ -14,7 +14,7 @@ the time from the first frame to the last.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from highdicom.base import SOPClass
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset, config
+from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import (
@@ -80,6 +81,7 @@ _IMAGE = """
 KEPT_KEYWORDS: Final = (*_SERIES.split(), *_IMAGE.split())
 """Of the source, apart from Patient and Study: the list is closed, so that no overlay, icon, padding value, value
 mapping, signature or vendor's private scale factor of other pixels comes along."""
+KEPT_TAGS: Final = frozenset(tag_for_keyword(keyword) for keyword in KEPT_KEYWORDS)
 EMPTY_IF_UNKNOWN: Final = (
     "CorrectedImage",
     "CollimatorType",
@@ -166,13 +168,14 @@ def derived_pet(
             original = originals[index]
             image = _of_series(series, identity.uid("pet", f"{derivation.name} instance", index))
             _keep(image, original, identity)
-            _describe_derivation(image, source.datasets[index :: len(originals)], identity, derivation)
+            _refer(image, source.datasets[index :: len(originals)])
             if volume.quantity in KINETIC:
                 _stand_for_all_frames(image, source.volume)
             image.Units = MEANINGS[volume.quantity].pet_units
             if volume.quantity is Quantity.SUVBW:
                 image.SUVType = "BW"
-            image.ImageIndex = image.InstanceNumber = image_index
+            for keyword in ("ImageIndex", "InstanceNumber"):
+                _put(image, keyword, image_index)
             _count(image, volume)
             _store(image, planes[index], signed=signed)
             image.WindowCenter, image.WindowWidth = (_ds(sum(window) / 2.0), _ds(window[1] - window[0]))
@@ -262,17 +265,28 @@ def _new_series(original: Dataset, identity: Identity, derivation: Derivation) -
     )
     series.ContributingEquipmentSequence = equipment
     settle(series, original, identity)
+    for keyword in ("SeriesDate", "SeriesTime"):  # those of the source are kept
+        del series[keyword]
+    _describe_derivation(series, identity, derivation)
     return series
 
 
 def _of_series(series: SOPClass, sop_instance_uid: str) -> Dataset:
-    """A new image with what its series shares: a copy, because building each anew takes most of the time."""
+    """A new image with the very elements of its series: making each anew takes most of the time.
+
+    Elements of the series and of the source are therefore replaced (`_put`) and never changed.
+    """
     image = Dataset()
-    for element in series:
-        image[element.tag] = copy(element)
+    image.update(series)
     image.file_meta = copy(series.file_meta)
-    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    image.file_meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    _put(image, "SOPInstanceUID", UID(sop_instance_uid))
     return image
+
+
+def _put(image: Dataset, keyword: str, value: object) -> None:
+    image.pop(keyword, None)
+    setattr(image, keyword, value)
 
 
 def _others_equipment(original: Dataset) -> Iterator[Dataset]:
@@ -284,22 +298,19 @@ def _others_equipment(original: Dataset) -> Iterator[Dataset]:
             if original.get(keyword):
                 scanner[keyword] = original[keyword]
         yield scanner
-    yield from deepcopy(list(original.get("ContributingEquipmentSequence") or ()))
+    yield from original.get("ContributingEquipmentSequence") or ()
 
 
 def _keep(image: Dataset, original: Dataset, identity: Identity) -> None:
-    for keyword in ("SeriesDate", "SeriesTime"):
-        del image[keyword]
-    for keyword in KEPT_KEYWORDS:
-        if keyword in original:
-            element = original[keyword]
-            image[keyword] = deepcopy(element) if element.VR == "SQ" else copy(element)  # values are never changed
+    for tag in KEPT_TAGS & original.keys():
+        image[tag] = original[tag]
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in image:
             setattr(image, keyword, None)
     _say_orientation(image)
-    for given in image.RadiopharmaceuticalInformationSequence or ():
-        _say_start_time(given, original, identity)
+    if image.RadiopharmaceuticalInformationSequence:
+        given = [_with_start_time(one, original, identity) for one in image.RadiopharmaceuticalInformationSequence]
+        _put(image, "RadiopharmaceuticalInformationSequence", given)
     _keep_scan_date_time(image, original)
 
 
@@ -310,19 +321,23 @@ def _say_orientation(image: Dataset) -> None:
     if not image.PatientOrientationCodeSequence and entry and posture:
         recumbent = _coded(codes.SCT.Recumbent)
         recumbent.PatientOrientationModifierCodeSequence = [_coded(posture)]
-        image.PatientOrientationCodeSequence = [recumbent]
-        image.PatientGantryRelationshipCodeSequence = [_coded(entry)]
+        _put(image, "PatientOrientationCodeSequence", [recumbent])
+        _put(image, "PatientGantryRelationshipCodeSequence", [_coded(entry)])
     if image.PatientOrientationCodeSequence:
         image.pop("PatientPosition", None)
 
 
-def _say_start_time(given: Dataset, original: Dataset, identity: Identity) -> None:
+def _with_start_time(given: Dataset, original: Dataset, identity: Identity) -> Dataset:
     """Radiopharmaceutical Start Time (0018,1072) where only the DateTime was sent: some viewers read no other."""
     at = times.date_time(str(given.get("RadiopharmaceuticalStartDateTime") or ""))
-    if at is not None and not given.get("RadiopharmaceuticalStartTime"):
-        zone = times.utc_offset(str(original.get("TimezoneOffsetFromUTC") or "").strip()) or identity.timezone
-        local = at.astimezone(zone) if at.tzinfo else at
-        given.RadiopharmaceuticalStartTime = TM(local.time())
+    if at is None or given.get("RadiopharmaceuticalStartTime"):
+        return given
+    zone = times.utc_offset(str(original.get("TimezoneOffsetFromUTC") or "").strip()) or identity.timezone
+    local = at.astimezone(zone) if at.tzinfo else at
+    timed = Dataset()
+    timed.update(given)
+    _put(timed, "RadiopharmaceuticalStartTime", TM(local.time()))
+    return timed
 
 
 def _keep_scan_date_time(image: Dataset, original: Dataset) -> None:
@@ -338,16 +353,16 @@ def _keep_scan_date_time(image: Dataset, original: Dataset) -> None:
 def _stand_for_all_frames(image: Dataset, measured: Volume | DynamicVolume) -> None:
     """A kinetic map: one static image of the whole measurement. It holds no activity that a decay was corrected in."""
     if "DecayFactor" in image:
-        image.DecayFactor = "1"
+        _put(image, "DecayFactor", "1")
     if isinstance(measured, Volume):
         return
-    image.SeriesType = ["STATIC", *(image.get("SeriesType") or ["", "IMAGE"])[1:]]
+    _put(image, "SeriesType", ["STATIC", *(image.get("SeriesType") or ["", "IMAGE"])[1:]])
     for keyword in OF_ONE_FRAME:
         image.pop(keyword, None)
     first_ms, span_ms = (1000.0 * float(s) for s in (measured.frame_duration_s[0], _span_s(measured)))
     if np.isfinite(span_ms) and image.get("FrameReferenceTime") is not None:
-        image.FrameReferenceTime = _ds(float(image.FrameReferenceTime) + (span_ms - first_ms) / 2.0)
-        image.ActualFrameDuration = round(span_ms)
+        _put(image, "FrameReferenceTime", _ds(float(image.FrameReferenceTime) + (span_ms - first_ms) / 2.0))
+        _put(image, "ActualFrameDuration", round(span_ms))
 
 
 def _span_s(measured: DynamicVolume) -> float:
@@ -355,18 +370,21 @@ def _span_s(measured: DynamicVolume) -> float:
     return float((measured.frame_start_s + measured.frame_duration_s).max() - measured.frame_start_s[0])
 
 
-def _describe_derivation(
-    image: Dataset, originals: Sequence[Dataset], identity: Identity, derivation: Derivation
-) -> None:
-    """General Image and General Reference modules (PS3.3 C.7.6.1, C.12.4, C.8.9.4.1.1).
+def _describe_derivation(series: Dataset, identity: Identity, derivation: Derivation) -> None:
+    """General Image module (PS3.3 C.7.6.1, C.8.9.4.1.1)."""
+    made_by = f"{identity.engine} {identity.engine_version}, weights sha256 {identity.weights_sha256 or 'none'}"
+    series.ImageType = ["DERIVED", "PRIMARY"]
+    series.DerivationDescription = ascii_text(f"{RESEARCH_USE_ONLY}. {derivation.description} {made_by}")[:1024]
+    series.DerivationCodeSequence = [_coded(derivation.code)]
+
+
+def _refer(image: Dataset, originals: Sequence[Dataset]) -> None:
+    """General Reference module (PS3.3 C.12.4), and who made the source.
 
     originals : the images of one place that this one was computed from
     """
-    made_by = f"{identity.engine} {identity.engine_version}, weights sha256 {identity.weights_sha256 or 'none'}"
-    image.ContributingEquipmentSequence = [*_others_equipment(originals[0]), *image.ContributingEquipmentSequence]
-    image.ImageType = ["DERIVED", "PRIMARY"]
-    image.DerivationDescription = ascii_text(f"{RESEARCH_USE_ONLY}. {derivation.description} {made_by}")[:1024]
-    image.DerivationCodeSequence = [_coded(derivation.code)]
+    equipment = [*_others_equipment(originals[0]), *image.ContributingEquipmentSequence]
+    _put(image, "ContributingEquipmentSequence", equipment)
     frames: dict[str, list[Dataset]] = {}
     for original in originals:
         frames.setdefault(original.SOPInstanceUID, []).append(original)

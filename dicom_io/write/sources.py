@@ -7,7 +7,7 @@ series: all of them were used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import highdicom as hd
@@ -55,13 +55,13 @@ def check_finite(array: FloatArray) -> None:
         raise PixelsRefused(message, code="not-finite", hint=FAULT_OF_THE_ENGINE)
 
 
-def for_highdicom(source: LoadedSeries) -> list[Dataset]:
-    """`slices` as highdicom needs them; frames of a multi-frame image as if they were instances, with their own UIDs.
+def for_highdicom(images: Iterable[Dataset]) -> list[Dataset]:
+    """Some of `slices` as highdicom needs them; frames of a multi-frame image as if they were instances.
 
     highdicom takes one multi-frame image with all its frames in the order of the array or not at all; slices may come
     in any order, and from several instances (a concatenation). `refer` puts the right references in afterwards.
     """
-    return [_as_single_frame(image) for image in slices(source)]
+    return [_as_single_frame(image) for image in images]
 
 
 def pixel_measures(source: LoadedSeries) -> hd.PixelMeasuresSequence:
