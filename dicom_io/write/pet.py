@@ -23,9 +23,9 @@ from highdicom.base import SOPClass
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset, config
-from pydicom.datadict import tag_for_keyword
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     EnhancedPETImageStorage,
@@ -81,7 +81,7 @@ _IMAGE = """
 KEPT_KEYWORDS: Final = (*_SERIES.split(), *_IMAGE.split())
 """Of the source, apart from Patient and Study: the list is closed, so that no overlay, icon, padding value, value
 mapping, signature or vendor's private scale factor of other pixels comes along."""
-KEPT_TAGS: Final = frozenset(tag_for_keyword(keyword) for keyword in KEPT_KEYWORDS)
+KEPT_TAGS: Final = frozenset(map(Tag, KEPT_KEYWORDS))
 EMPTY_IF_UNKNOWN: Final = (
     "CorrectedImage",
     "CollimatorType",
