@@ -117,7 +117,8 @@ POSTURES: Final = {
 """What Patient Position (0018,5100) is made of, in codes (PS3.16 CID 20, 21)."""
 OF_A_MULTI_FRAME: Final = ("SeriesType", "CountsSource", "FrameReferenceTime")
 OF_A_GATE: Final = ("NumberOfRRIntervals", "NumberOfTimeSlots", "TriggerTime", "FrameTime")
-"""Type 1 and 1C of a PET image that a multi-frame object may lack (PS3.3 C.8.9.1, C.8.9.4)."""
+"""Type 1 and 1C of a PET image that a multi-frame object may lack (PS3.3 C.8.9.1, C.8.9.4); no other than gates have
+the latter."""
 START_TIMES: Final = ("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime")
 
 
@@ -214,9 +215,12 @@ def _missing(original: Dataset, quantity: Quantity) -> Iterator[str]:
             yield "PatientWeight"
 
 
+def _is_gated(image: Dataset) -> bool:
+    return bool((image.get("SeriesType") or [""])[0] == "GATED")
+
+
 def _missing_for_a_single_frame(original: Dataset) -> Iterator[str]:
-    gated = (original.get("SeriesType") or [""])[0] == "GATED"
-    for keyword in (*OF_A_MULTI_FRAME, *(OF_A_GATE if gated else ())):
+    for keyword in (*OF_A_MULTI_FRAME, *(OF_A_GATE if _is_gated(original) else ())):
         if original.get(keyword) in (None, ""):  # 0 ms is a time
             yield keyword
     if original.get("DecayCorrection") != "NONE" and not original.get("DecayFactor"):
@@ -304,6 +308,9 @@ def _others_equipment(original: Dataset) -> Iterator[Dataset]:
 def _keep(image: Dataset, original: Dataset, identity: Identity) -> None:
     for tag in KEPT_TAGS & original.keys():
         image[tag] = original[tag]
+    if not _is_gated(image):
+        for keyword in OF_A_GATE:  # GE writes them of any series
+            image.pop(keyword, None)
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in image:
             setattr(image, keyword, None)
