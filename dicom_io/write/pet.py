@@ -14,7 +14,6 @@ the time from the first frame to the last.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +22,7 @@ from highdicom.base import SOPClass
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset, config
+from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
@@ -282,8 +282,9 @@ def _of_series(series: SOPClass, sop_instance_uid: str) -> Dataset:
     """
     image = Dataset()
     image.update(series)
-    image.file_meta = copy(series.file_meta)
-    image.file_meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    image.file_meta = FileMetaDataset()
+    image.file_meta.update(series.file_meta)
+    _put(image.file_meta, "MediaStorageSOPInstanceUID", UID(sop_instance_uid))
     _put(image, "SOPInstanceUID", UID(sop_instance_uid))
     return image
 

@@ -212,6 +212,9 @@ def test_decay_corrected_to_the_injection(tmp_path: Path) -> None:
         expected = values(image) * WEIGHT_KG * 1000.0 / (DOSE_MBQ * 1e6)
         assert viewer_suv(image) == pytest.approx(expected)
         assert (image.SeriesTime, image.FrameReferenceTime) == ("083000.000000", 3690e3)
+    back = load(sorted((tmp_path / "derived").glob("*.dcm")), Quantity.SUVBW, BERLIN).static.array
+    expected = source.static.array * 0.5 * WEIGHT_KG * 1000.0 / (DOSE_MBQ * 1e6)
+    assert back == pytest.approx(expected, abs=float(expected.max()) / 65535)
 
 
 # Refusals

@@ -379,6 +379,16 @@ def test_the_same_job_writes_the_same_bytes(tmp_path: Path) -> None:
     assert {image.SOPInstanceUID for image in other}.isdisjoint(findings.reread(b).SOPInstanceUID for b in once)
 
 
+def test_images_that_share_elements_are_told_apart(tmp_path: Path) -> None:
+    """Also as data sets in memory, before they are encoded."""
+    source = loaded(tmp_path)
+    images = derived_pet(smoothed(source), source, IDENTITY, SMOOTHED)
+    for index, image in enumerate(images):
+        assert image.SOPInstanceUID == IDENTITY.uid("pet", "Smoothed instance", index)
+        assert image.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID
+        assert image.InstanceNumber == image.ImageIndex == source.datasets[index].ImageIndex
+
+
 def test_the_source_is_left_as_it_was(tmp_path: Path) -> None:
     source = loaded(tmp_path, omit=["RadiopharmaceuticalStartTime"])
     before = [dataset.to_json() for dataset in source.datasets]
