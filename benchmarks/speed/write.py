@@ -6,7 +6,7 @@ Four tasks: a whole-body Segmentation (600 × 400 × 400, 30 lesions of 10 to 40
 segments, reading the first one back, and a derived series over time (27 frames of 47 × 128 × 128). "tracerd" is the
 product up to its Part 10 bytes in memory. "highdicom, one array" is its constructor with the source data sets and the
 label array, and its own save; "highdicom, masks" with a mask per segment, as its guide shows for several segments: it
-takes a gigabyte of memory for five of them and twenty times as long, so that it runs in the first rounds only. dcmqi
+takes a gigabyte of memory for five of them and thirty times as long, so that it runs in the first rounds only. dcmqi
 writes the same regions from a NIfTI file, reading source headers and writing a file. "pydicom" copies every source
 data set, puts other pixels in and writes it: no new header, no provenance.
 """
@@ -377,7 +377,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The Markdown table: seconds (CPU seconds), ratio of CPU time to ours, size."""
+    """The Markdown table: seconds, CPU seconds relative to ours, size; and on what machine, how busy with others."""
     rows = []
     for task, by_name in result["medians"].items():
         ours_s = by_name.get("tracerd", next(iter(by_name.values())))["median_cpu_s"]
@@ -385,7 +385,10 @@ def table(result: Mapping[str, Any]) -> str:
             ratio = one["median_cpu_s"] / ours_s
             cells = f"{one['median_s']:.2f}", f"{one['median_cpu_s']:.2f} ({ratio:.2f})", f"{one['megabytes']:.2f}"
             rows.append([task, name, *cells, f"{one['rounds']:.0f}"])
-    return markdown(["task", "by", "s", "CPU s (relative)", "MB", "rounds"], rows)
+    machine, frames = result["machine"], " and ".join(map(str, result["segment_frames"].values()))
+    where = f"{machine['cpu']}, {machine['cores']} cores, of which others took {result['median_others_cores']} (median)"
+    lines = markdown(["task", "by", "s", "CPU s (relative)", "MB", "rounds"], rows)
+    return f"{lines}\n\n{where}. The segmentations have {frames} frames."
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
