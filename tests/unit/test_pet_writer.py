@@ -339,6 +339,19 @@ def test_a_position_without_codes_stays_as_it_is(tmp_path: Path) -> None:
         assert (image.PatientPosition, len(image.PatientOrientationCodeSequence)) == ("LFS", 0)
 
 
+@pytest.mark.parametrize(("series_type", "kept"), [("STATIC", False), ("GATED", True)])
+def test_only_gates_have_a_trigger(tmp_path: Path, series_type: str, *, kept: bool) -> None:
+    """Trigger Time and Frame Time are of gated images and may not be present otherwise (PS3.3 C.8.9.4)."""
+    source = loaded(tmp_path)
+    for original in source.datasets:
+        original.SeriesType = [series_type, "IMAGE"]
+        original.TriggerTime, original.FrameTime = "0", "100"
+        original.NumberOfRRIntervals, original.NumberOfTimeSlots = 1, 1
+    for image in written(source):
+        for keyword in ("TriggerTime", "FrameTime", "NumberOfRRIntervals", "NumberOfTimeSlots"):
+            assert (keyword in image) is kept, keyword
+
+
 def test_a_rewritten_series_time_leaves_ges_scan_time_in_force(tmp_path: Path) -> None:
     """Decay is corrected to (0009,xx0d) where Series Time lies after the acquisition: it has to come along."""
 
