@@ -98,7 +98,7 @@ def _scan(facts: Facts) -> str:
         words.append({True: "attenuation-corrected", False: "NOT attenuation-corrected (NAC)"}.get(corrected, unknown))
         others = [what for what in ("scatter", "decay", "randoms") if facts.get(f"{what}_corrected") is False]
         words += [f"not corrected for {' and '.join(others)}"] if others else []
-        words += [f"{facts['uptake_min']:.0f} min after injection"] if facts["uptake_min"] is not None else []
+        words += [f"{round(facts['uptake_min'])} min after injection"] if facts["uptake_min"] is not None else []
     if facts["produced_by"]:
         words.append(f"made by tracerd's {plain(facts['produced_by'])}")
     return ", ".join(words)

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DatasetSequence
 
-from dicom_io import frames, functional_groups, headers, kinds, quantity, timing
+from dicom_io import classic, frames, functional_groups, headers, kinds, quantity, timing
 from dicom_io.errors import GeometryRefused, PixelsRefused, QuantityRefused
 from dicom_io.functional_groups import MAPPED_RANGE
 from dicom_io.headers import Header, number
@@ -33,6 +33,8 @@ _DESCRIPTION = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelValueTransformationSequence",
+    "PETFrameCorrectionFactorsSequence",
+    "FrameAnatomySequence",
     *functional_groups.UNASSIGNED,
 )
 """Macros whose attributes a single-frame image has at its top level."""
@@ -45,8 +47,8 @@ class LoadedSeries:
     volume : z runs along the slice normal; rows and columns as stored, whichever way the affine says they point;
         a DynamicVolume of a dynamic or gated series
     datasets : one per slice in the order of z, of a DynamicVolume frame after frame; headers complete, without Pixel
-        Data. A frame of a multi-frame image looks like a single-frame image, with the UIDs of its instance and its
-        number in Referenced Frame Number (0008,1160).
+        Data. A frame of a multi-frame image looks like a single-frame image (`classic.pet_images`), with the UIDs of
+        its instance and its number in Referenced Frame Number (0008,1160).
     suv_reference, suv_branch : which formula and reference time the numbers rest on, in words and as a stable name
     """
 
@@ -96,17 +98,17 @@ def load(paths: Sequence[Path], wanted: Quantity, timezone: tzinfo) -> LoadedSer
     factors = factors_of(slices, wanted, timezone)
     array = _allocated((len(timeline.frames), *timeline.grid.shape))
     places = {index: (t, z) for t, frame in enumerate(timeline.frames) for z, index in enumerate(frame.indices)}
-    datasets: dict[tuple[int, int], Dataset] = {}
+    images: list[Dataset] = []
     for path, reading in zip(paths, readings, strict=True):
         dataset = read_dataset(path, reading.transfer_syntax_uid)
-        first = len(datasets)
+        first = len(images)
         indices = range(first, first + len(reading.header.get("Frames", (None,))))
         for index in indices:
             array[places[index]] = rescaled(dataset, slices[index], factors.factors[index])
         del dataset.PixelData
-        for index, of_slice in zip(indices, _single_frames(dataset), strict=True):
-            datasets[places[index]] = of_slice
-    ordered = tuple(datasets[place] for place in sorted(datasets))
+        images += _single_frames(dataset)
+    images = classic.pet_images(images, slices, timezone)
+    ordered = tuple(images[index] for index in sorted(places, key=places.__getitem__))
     return LoadedSeries(_volume(array, timeline, wanted, kind), ordered, factors.reference, factors.branch)
 
 

@@ -56,6 +56,8 @@ def summary_page(products: Products, source: LoadedSeries, identity: Identity) -
         image.ContributingEquipmentSequence = equipment
         settle(image, first, identity)
         keep_body_part(image, first)
+        if first.get("AnatomicRegionSequence"):
+            image["AnatomicRegionSequence"] = first["AnatomicRegionSequence"]
         image.ConversionType = "WSD"
         image.DateOfSecondaryCapture = DA(ours["content_date"])
         image.TimeOfSecondaryCapture = TM(ours["content_time"])

@@ -27,6 +27,7 @@ from dicom_io.write.sources import (
     keep_body_part,
     pixel_measures,
     refer,
+    slices,
 )
 from engines.contract import Volume
 
@@ -70,7 +71,7 @@ def parametric_map(name: str, volume: Volume, source: LoadedSeries, identity: Id
     first = source.datasets[0]
     with config.disable_value_validation():
         dataset = hd.pm.ParametricMap(
-            source_images=for_highdicom(source),
+            source_images=for_highdicom(slices(source)),
             pixel_array=np.ascontiguousarray(volume.array, dtype=np.float32),
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[_mapping(volume, meaning)],

@@ -14,7 +14,6 @@ the time from the first frame to the last.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,9 +22,16 @@ from highdicom.base import SOPClass
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom import Dataset, config
+from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, PositronEmissionTomographyImageStorage
+from pydicom.tag import Tag
+from pydicom.uid import (
+    UID,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 from pydicom.valuerep import TM, format_number_as_ds
 
 from dicom_io import times
@@ -35,9 +41,14 @@ from dicom_io.headers import PRIVATE_ELEMENTS
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.concepts import KINETIC, MEANINGS, window_of
 from dicom_io.write.header import FORMS, RESEARCH_USE_ONLY, Identity, arguments, ascii_text, settle
-from dicom_io.write.sources import FAULT_OF_THE_ENGINE, GRID_TOLERANCE_MM, check_finite, reference, slices
+from dicom_io.write.sources import FAULT_OF_THE_ENGINE, GRID_TOLERANCE_MM, check_finite, frame_reference, slices
 from engines.contract import DynamicVolume, FloatArray, Quantity, Volume
 
+SOURCE_CLASSES: Final = (
+    PositronEmissionTomographyImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+)
 FRAME_TOLERANCE_S: Final = 1e-3
 NEGLIGIBLE: Final = 1e-12
 """Slices without a larger value [g/mL, Bq/mL] are written as zeros: their slope would be no number for most readers."""
@@ -70,6 +81,7 @@ _IMAGE = """
 KEPT_KEYWORDS: Final = (*_SERIES.split(), *_IMAGE.split())
 """Of the source, apart from Patient and Study: the list is closed, so that no overlay, icon, padding value, value
 mapping, signature or vendor's private scale factor of other pixels comes along."""
+KEPT_TAGS: Final = frozenset(map(Tag, KEPT_KEYWORDS))
 EMPTY_IF_UNKNOWN: Final = (
     "CorrectedImage",
     "CollimatorType",
@@ -95,6 +107,18 @@ EQUIPMENT_KEYWORDS: Final = (
 OF_ONE_FRAME: Final = ("TemporalPositionIdentifier", "NumberOfTemporalPositions", "TemporalPositionIndex")
 NEEDED_FOR_DECAY: Final = ("SeriesDate", "SeriesTime", "DecayCorrection")
 NEEDED_FOR_SUV: Final = ("RadionuclideTotalDose", "RadionuclideHalfLife")
+ENTRIES: Final = {"HF": codes.SCT.Headfirst, "FF": codes.SCT.FeetFirst}
+POSTURES: Final = {
+    "S": codes.SCT.Supine,
+    "P": codes.SCT.Prone,
+    "DR": codes.SCT.RightLateralDecubitus,
+    "DL": codes.SCT.LeftLateralDecubitus,
+}
+"""What Patient Position (0018,5100) is made of, in codes (PS3.16 CID 20, 21)."""
+OF_A_MULTI_FRAME: Final = ("SeriesType", "CountsSource", "FrameReferenceTime")
+OF_A_GATE: Final = ("NumberOfRRIntervals", "NumberOfTimeSlots", "TriggerTime", "FrameTime")
+"""Type 1 and 1C of a PET image that a multi-frame object may lack (PS3.3 C.8.9.1, C.8.9.4); no other than gates have
+the latter."""
 START_TIMES: Final = ("RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime")
 
 
@@ -120,15 +144,16 @@ def derived_pet(
     volume : on the grid of the source; with its frames and in the quantity it was loaded in, or a static K1, k2 or
         MBF; a reader gets every value back to half a Rescale Slope, which is the largest absolute value of its slice
         / 65535 (/ 32767 where the series has negative values: one Pixel Representation for all)
-    source : a series of single-frame PET images
+    source : a series of PET images, single-frame or multi-frame; the copies are single-frame images
 
     Raises
     ------
     GeometryRefused
         not-source-grid, not-source-frames.
     QuantityRefused
-        sop-class (multi-frame sources, other modalities), not-source-quantity, no-decay-correction (SUV is corrected
-        for decay, the source says NONE), derived-header (the source lacks what decay correction or SUV rest on).
+        sop-class (other modalities), not-source-quantity, no-decay-correction (SUV is corrected for decay, the source
+        says NONE), derived-header (the source lacks what decay correction or SUV rest on, or a multi-frame source what
+        a single-frame image has to say).
     PixelsRefused
         not-finite.
     """
@@ -144,13 +169,14 @@ def derived_pet(
             original = originals[index]
             image = _of_series(series, identity.uid("pet", f"{derivation.name} instance", index))
             _keep(image, original, identity)
-            _describe_derivation(image, source.datasets[index :: len(originals)], identity, derivation)
+            _refer(image, source.datasets[index :: len(originals)])
             if volume.quantity in KINETIC:
                 _stand_for_all_frames(image, source.volume)
             image.Units = MEANINGS[volume.quantity].pet_units
             if volume.quantity is Quantity.SUVBW:
                 image.SUVType = "BW"
-            image.ImageIndex = image.InstanceNumber = image_index
+            for keyword in ("ImageIndex", "InstanceNumber"):
+                _put(image, keyword, image_index)
             _count(image, volume)
             _store(image, planes[index], signed=signed)
             image.WindowCenter, image.WindowWidth = (_ds(sum(window) / 2.0), _ds(window[1] - window[0]))
@@ -159,8 +185,8 @@ def derived_pet(
 
 
 def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
-    if any(original.SOPClassUID != PositronEmissionTomographyImageStorage for original in source.datasets):
-        message = "SOP Class UID (0008,0016): expected Positron Emission Tomography Image Storage on every source image"
+    if any(original.SOPClassUID not in SOURCE_CLASSES for original in source.datasets):
+        message = "SOP Class UID (0008,0016): expected a PET image, single-frame or multi-frame, on every source image"
         raise QuantityRefused(message, code="sop-class")
     if quantity not in MEANINGS or (quantity not in KINETIC and quantity is not source.volume.quantity):
         message = f"volume: expected the source's quantity, {source.volume.quantity.value}, got {quantity.value}"
@@ -168,7 +194,7 @@ def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
     for original in source.datasets:
         missing = sorted(_missing(original, quantity))
         if missing:
-            message = f"source: expected what decay correction and SUV rest on, {', '.join(missing)} absent or empty"
+            message = f"source: expected what a PET image has to say, {', '.join(missing)} absent or empty"
             raise QuantityRefused(message, code="derived-header")
         if quantity is Quantity.SUVBW and original.DecayCorrection == "NONE":
             message = "Decay Correction (0054,1102): expected START or ADMIN for a series of SUV, got NONE"
@@ -176,8 +202,10 @@ def _check_source(source: LoadedSeries, quantity: Quantity) -> None:
 
 
 def _missing(original: Dataset, quantity: Quantity) -> Iterator[str]:
-    """What viewers need to show SUV, and refuse to go without even where Units is GML."""
+    """What viewers need to show SUV, and refuse to go without even where Units is GML; of a frame also the rest."""
     yield from (keyword for keyword in NEEDED_FOR_DECAY if not original.get(keyword))
+    if "ReferencedFrameNumber" in original:
+        yield from _missing_for_a_single_frame(original)
     if quantity is Quantity.SUVBW:
         given = next(iter(original.get("RadiopharmaceuticalInformationSequence") or ()), Dataset())
         yield from (keyword for keyword in NEEDED_FOR_SUV if not given.get(keyword))
@@ -185,6 +213,18 @@ def _missing(original: Dataset, quantity: Quantity) -> Iterator[str]:
             yield START_TIMES[0]
         if not original.get("PatientWeight"):
             yield "PatientWeight"
+
+
+def _is_gated(image: Dataset) -> bool:
+    return bool((image.get("SeriesType") or [""])[0] == "GATED")
+
+
+def _missing_for_a_single_frame(original: Dataset) -> Iterator[str]:
+    for keyword in (*OF_A_MULTI_FRAME, *(OF_A_GATE if _is_gated(original) else ())):
+        if original.get(keyword) in (None, ""):  # 0 ms is a time
+            yield keyword
+    if original.get("DecayCorrection") != "NONE" and not original.get("DecayFactor"):
+        yield "DecayFactor"
 
 
 def _planes(volume: Volume | DynamicVolume, source: LoadedSeries) -> FloatArray:
@@ -229,17 +269,29 @@ def _new_series(original: Dataset, identity: Identity, derivation: Derivation) -
     )
     series.ContributingEquipmentSequence = equipment
     settle(series, original, identity)
+    for keyword in ("SeriesDate", "SeriesTime"):  # those of the source are kept
+        del series[keyword]
+    _describe_derivation(series, identity, derivation)
     return series
 
 
 def _of_series(series: SOPClass, sop_instance_uid: str) -> Dataset:
-    """A new image with what its series shares: a copy, because building each anew takes most of the time."""
+    """A new image with the very elements of its series: making each anew takes most of the time.
+
+    Elements of the series and of the source are therefore replaced (`_put`) and never changed.
+    """
     image = Dataset()
-    for element in series:
-        image[element.tag] = copy(element)
-    image.file_meta = copy(series.file_meta)
-    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    image.update(series)
+    image.file_meta = FileMetaDataset()
+    image.file_meta.update(series.file_meta)
+    _put(image.file_meta, "MediaStorageSOPInstanceUID", UID(sop_instance_uid))
+    _put(image, "SOPInstanceUID", UID(sop_instance_uid))
     return image
+
+
+def _put(image: Dataset, keyword: str, value: object) -> None:
+    image.pop(keyword, None)
+    setattr(image, keyword, value)
 
 
 def _others_equipment(original: Dataset) -> Iterator[Dataset]:
@@ -251,33 +303,49 @@ def _others_equipment(original: Dataset) -> Iterator[Dataset]:
             if original.get(keyword):
                 scanner[keyword] = original[keyword]
         yield scanner
-    yield from deepcopy(list(original.get("ContributingEquipmentSequence") or ()))
+    yield from original.get("ContributingEquipmentSequence") or ()
 
 
 def _keep(image: Dataset, original: Dataset, identity: Identity) -> None:
-    for keyword in ("SeriesDate", "SeriesTime"):
-        del image[keyword]
-    for keyword in KEPT_KEYWORDS:
-        if keyword in original:
-            element = original[keyword]
-            image[keyword] = deepcopy(element) if element.VR == "SQ" else copy(element)  # values are never changed
+    for tag in KEPT_TAGS & original.keys():
+        image[tag] = original[tag]
+    if not _is_gated(image):
+        for keyword in OF_A_GATE:  # GE writes them of any series
+            image.pop(keyword, None)
     for keyword in EMPTY_IF_UNKNOWN:
         if keyword not in image:
             setattr(image, keyword, None)
-    if original.get("PatientOrientationCodeSequence"):
-        image.pop("PatientPosition", None)  # may not stand beside the other one (PS3.3 C.7.3.1.1.2)
-    for given in image.RadiopharmaceuticalInformationSequence or ():
-        _say_start_time(given, original, identity)
+    _say_orientation(image)
+    if image.RadiopharmaceuticalInformationSequence:
+        given = [_with_start_time(one, original, identity) for one in image.RadiopharmaceuticalInformationSequence]
+        _put(image, "RadiopharmaceuticalInformationSequence", given)
     _keep_scan_date_time(image, original)
 
 
-def _say_start_time(given: Dataset, original: Dataset, identity: Identity) -> None:
+def _say_orientation(image: Dataset) -> None:
+    """Patient Position (0018,5100) in codes: it may not stand beside their sequences, which a PET has (C.7.3.1.1.2)."""
+    position = str(image.get("PatientPosition") or "")
+    entry, posture = ENTRIES.get(position[:2]), POSTURES.get(position[2:])
+    if not image.PatientOrientationCodeSequence and entry and posture:
+        recumbent = _coded(codes.SCT.Recumbent)
+        recumbent.PatientOrientationModifierCodeSequence = [_coded(posture)]
+        _put(image, "PatientOrientationCodeSequence", [recumbent])
+        _put(image, "PatientGantryRelationshipCodeSequence", [_coded(entry)])
+    if image.PatientOrientationCodeSequence:
+        image.pop("PatientPosition", None)
+
+
+def _with_start_time(given: Dataset, original: Dataset, identity: Identity) -> Dataset:
     """Radiopharmaceutical Start Time (0018,1072) where only the DateTime was sent: some viewers read no other."""
     at = times.date_time(str(given.get("RadiopharmaceuticalStartDateTime") or ""))
-    if at is not None and not given.get("RadiopharmaceuticalStartTime"):
-        zone = times.utc_offset(str(original.get("TimezoneOffsetFromUTC") or "").strip()) or identity.timezone
-        local = at.astimezone(zone) if at.tzinfo else at
-        given.RadiopharmaceuticalStartTime = TM(local.time())
+    if at is None or given.get("RadiopharmaceuticalStartTime"):
+        return given
+    zone = times.utc_offset(str(original.get("TimezoneOffsetFromUTC") or "").strip()) or identity.timezone
+    local = at.astimezone(zone) if at.tzinfo else at
+    timed = Dataset()
+    timed.update(given)
+    _put(timed, "RadiopharmaceuticalStartTime", TM(local.time()))
+    return timed
 
 
 def _keep_scan_date_time(image: Dataset, original: Dataset) -> None:
@@ -293,16 +361,16 @@ def _keep_scan_date_time(image: Dataset, original: Dataset) -> None:
 def _stand_for_all_frames(image: Dataset, measured: Volume | DynamicVolume) -> None:
     """A kinetic map: one static image of the whole measurement. It holds no activity that a decay was corrected in."""
     if "DecayFactor" in image:
-        image.DecayFactor = "1"
+        _put(image, "DecayFactor", "1")
     if isinstance(measured, Volume):
         return
-    image.SeriesType = ["STATIC", *(image.get("SeriesType") or ["", "IMAGE"])[1:]]
+    _put(image, "SeriesType", ["STATIC", *(image.get("SeriesType") or ["", "IMAGE"])[1:]])
     for keyword in OF_ONE_FRAME:
         image.pop(keyword, None)
     first_ms, span_ms = (1000.0 * float(s) for s in (measured.frame_duration_s[0], _span_s(measured)))
     if np.isfinite(span_ms) and image.get("FrameReferenceTime") is not None:
-        image.FrameReferenceTime = _ds(float(image.FrameReferenceTime) + (span_ms - first_ms) / 2.0)
-        image.ActualFrameDuration = round(span_ms)
+        _put(image, "FrameReferenceTime", _ds(float(image.FrameReferenceTime) + (span_ms - first_ms) / 2.0))
+        _put(image, "ActualFrameDuration", round(span_ms))
 
 
 def _span_s(measured: DynamicVolume) -> float:
@@ -310,23 +378,32 @@ def _span_s(measured: DynamicVolume) -> float:
     return float((measured.frame_start_s + measured.frame_duration_s).max() - measured.frame_start_s[0])
 
 
-def _describe_derivation(
-    image: Dataset, originals: Sequence[Dataset], identity: Identity, derivation: Derivation
-) -> None:
-    """General Image and General Reference modules (PS3.3 C.7.6.1, C.12.4, C.8.9.4.1.1).
+def _describe_derivation(series: Dataset, identity: Identity, derivation: Derivation) -> None:
+    """General Image module (PS3.3 C.7.6.1, C.8.9.4.1.1)."""
+    made_by = f"{identity.engine} {identity.engine_version}, weights sha256 {identity.weights_sha256 or 'none'}"
+    series.ImageType = ["DERIVED", "PRIMARY"]
+    series.DerivationDescription = ascii_text(f"{RESEARCH_USE_ONLY}. {derivation.description} {made_by}")[:1024]
+    series.DerivationCodeSequence = [_coded(derivation.code)]
+
+
+def _refer(image: Dataset, originals: Sequence[Dataset]) -> None:
+    """General Reference module (PS3.3 C.12.4), and who made the source.
 
     originals : the images of one place that this one was computed from
     """
-    made_by = f"{identity.engine} {identity.engine_version}, weights sha256 {identity.weights_sha256 or 'none'}"
-    image.ContributingEquipmentSequence = [*_others_equipment(originals[0]), *image.ContributingEquipmentSequence]
-    image.ImageType = ["DERIVED", "PRIMARY"]
-    image.DerivationDescription = ascii_text(f"{RESEARCH_USE_ONLY}. {derivation.description} {made_by}")[:1024]
-    image.DerivationCodeSequence = [_coded(derivation.code)]
-    image.SourceImageSequence = [_source_image(original) for original in originals]
+    equipment = [*_others_equipment(originals[0]), *image.ContributingEquipmentSequence]
+    _put(image, "ContributingEquipmentSequence", equipment)
+    frames: dict[str, list[Dataset]] = {}
+    for original in originals:
+        frames.setdefault(original.SOPInstanceUID, []).append(original)
+    image.SourceImageSequence = [_source_image(of_instance) for of_instance in frames.values()]
 
 
-def _source_image(original: Dataset) -> Dataset:
-    item = reference(original)
+def _source_image(frames: Sequence[Dataset]) -> Dataset:
+    """Frames of one instance, or an instance of one frame."""
+    item = frame_reference(frames[0])
+    if len(frames) > 1:
+        item.ReferencedFrameNumber = [int(frame.ReferencedFrameNumber) for frame in frames]
     item.PurposeOfReferenceCodeSequence = [_coded(codes.DCM.SourceImageForImageProcessingOperation)]
     item.SpatialLocationsPreserved = "YES"
     return item

@@ -19,7 +19,7 @@ from scipy.ndimage import find_objects, label
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.header import FORMS, RESEARCH_USE_ONLY, Identity, arguments, long_string, settle
 from dicom_io.write.seg import colour, present_labels, region_name, tracking_uid
-from dicom_io.write.sources import check_grid, once_each, reference, slices
+from dicom_io.write.sources import check_grid, frame_reference, once_each, reference, slices
 from engines.contract import Affine, LabelMap, Products
 
 DETACHED_STUDY: Final = "1.2.840.10008.3.1.2.3.1"
@@ -110,7 +110,7 @@ def _contours(number: int, outlines: Iterator[tuple[int, Corners]], source: Load
     contours: list[Dataset] = []
     for z, corners in outlines:
         contour = Dataset()
-        contour.ContourImageSequence = [_image(images[z])]
+        contour.ContourImageSequence = [frame_reference(images[z])]
         contour.ContourGeometricType = "CLOSED_PLANAR"
         contour.NumberOfContourPoints = len(corners)
         contour.ContourNumber = len(contours) + 1
@@ -121,13 +121,6 @@ def _contours(number: int, outlines: Iterator[tuple[int, Corners]], source: Load
     roi.ROIDisplayColor = [round(255 * value) for value in colour(number)]
     roi.ContourSequence = contours
     return roi
-
-
-def _image(image: Dataset) -> Dataset:
-    item = reference(image)
-    if "ReferencedFrameNumber" in image:
-        item.ReferencedFrameNumber = image.ReferencedFrameNumber
-    return item
 
 
 def places_mm(z: int, corners: Corners, affine: Affine) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from dicom_io.write.header import (
     long_string,
     settle,
 )
-from dicom_io.write.sources import check_grid, for_highdicom, pixel_measures, refer
+from dicom_io.write.sources import check_grid, for_highdicom, pixel_measures, refer, slices
 from engines.contract import LabelMap, Products
 
 TISSUE: Final = Code("85756007", "SCT", "Tissue")
@@ -69,13 +69,14 @@ def segmentation(
     if label_map is None or not labels:
         return None
     check_grid(label_map, source)
-    first = source.datasets[0]
+    first, images = source.datasets[0], slices(source)
     kind = "labelmap" if labelmap else "seg"
+    occupied = np.flatnonzero(label_map.array.any(axis=(1, 2)))  # highdicom spends its time on every slice it is given
     types = hd.seg.SegmentationTypeValues
     with config.disable_value_validation():
         dataset = hd.seg.Segmentation(
-            source_images=for_highdicom(source),
-            pixel_array=_numbered(label_map.array, labels),
+            source_images=for_highdicom(images[z] for z in occupied),
+            pixel_array=_numbered(label_map.array[occupied], labels),
             segmentation_type=types.LABELMAP if labelmap else types.BINARY,
             segment_descriptions=_descriptions(products, label_map, labels, identity),
             pixel_measures=pixel_measures(source),
@@ -86,6 +87,8 @@ def segmentation(
             **arguments(identity, kind, "Lesions" if products.lesions else "Regions", first),
         )
         dataset.ContentCreatorName = None  # type 2: a program has no person's name
+        # highdicom puts the distance of the slices that it was given there
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = pixel_measures(source)
         refer(dataset, source)
         settle(dataset, first, identity)
     return dataset

@@ -7,7 +7,7 @@ series: all of them were used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import highdicom as hd
@@ -55,13 +55,13 @@ def check_finite(array: FloatArray) -> None:
         raise PixelsRefused(message, code="not-finite", hint=FAULT_OF_THE_ENGINE)
 
 
-def for_highdicom(source: LoadedSeries) -> list[Dataset]:
-    """`slices` as highdicom needs them; frames of a multi-frame image as if they were instances, with their own UIDs.
+def for_highdicom(images: Iterable[Dataset]) -> list[Dataset]:
+    """Some of `slices` as highdicom needs them; frames of a multi-frame image as if they were instances.
 
     highdicom takes one multi-frame image with all its frames in the order of the array or not at all; slices may come
     in any order, and from several instances (a concatenation). `refer` puts the right references in afterwards.
     """
-    return [_as_single_frame(image) for image in slices(source)]
+    return [_as_single_frame(image) for image in images]
 
 
 def pixel_measures(source: LoadedSeries) -> hd.PixelMeasuresSequence:
@@ -86,8 +86,7 @@ def refer(product: Dataset, source: LoadedSeries) -> None:
         for item in groups.DerivationImageSequence[0].SourceImageSequence:
             image = frames.get(item.ReferencedSOPInstanceUID)
             if image is not None:  # segments on one slice share its item
-                item.update(reference(image))
-                item.ReferencedFrameNumber = image.ReferencedFrameNumber
+                item.update(frame_reference(image))
 
 
 def keep_body_part(product: Dataset, image: Dataset) -> None:
@@ -101,6 +100,14 @@ def reference(image: Dataset) -> Dataset:
     """SOP Instance Reference Macro (PS3.3 Table 10-11)."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
+
+
+def frame_reference(image: Dataset) -> Dataset:
+    """Image SOP Instance Reference Macro (PS3.3 Table 10-3): with the number of the frame where there are several."""
+    item = reference(image)
+    if "ReferencedFrameNumber" in image:
+        item.ReferencedFrameNumber = image.ReferencedFrameNumber
     return item
 
 

@@ -18,7 +18,6 @@ from dicom_io.write import header, report, seg
 from tests import findings, make, make_enhanced
 from tests.findings import IDENTITY
 from tests.make_enhanced import concatenation, enhanced_pet, pixels
-from tests.wire.test_validators import by_dcmqi, errors, information_object, objects, save
 
 SHAPE = (6, 12, 14)
 ORDER = [2, 0, 5, 1, 4, 3]
@@ -103,18 +102,6 @@ def test_an_instance_is_referred_to_once(tmp_path: Path, name: str, instances: i
     (study,) = document.CurrentRequestedProcedureEvidenceSequence
     evidence = itertools.chain.from_iterable(item.ReferencedSOPSequence for item in study.ReferencedSeriesSequence)
     assert [item.ReferencedSOPInstanceUID for item in evidence] == [*uids, segmentation.SOPInstanceUID]
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_other_programs_read_the_results(tmp_path: Path, name: str) -> None:
-    source = SOURCES[name](tmp_path)
-    paths = save(objects(source), tmp_path)
-    for kind, path in paths.items():
-        assert errors(path, information_object=information_object(kind)) == [], kind
-    masks, _ = by_dcmqi(paths["seg"], tmp_path / "out", source)
-    labels = findings.corner_regions(SHAPE)
-    assert np.array_equal(masks[1], labels == 3)
-    assert np.array_equal(masks[2], labels == 9)
 
 
 def test_a_source_is_left_as_it_is(tmp_path: Path) -> None:

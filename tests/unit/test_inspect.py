@@ -330,6 +330,18 @@ def test_a_series_at_a_glance(study: make.Study, tmp_path: Path, monkeypatch: py
     assert coloured.count("\x1b[1;31mREFUSED") == 1
 
 
+@pytest.mark.parametrize(
+    ("uptake_min", "said"), [(-0.25, " 0 min after"), (0.4, " 0 min after"), (61.6, " 62 min after")]
+)
+def test_a_scan_that_began_with_the_injection(
+    study: make.Study, monkeypatch: pytest.MonkeyPatch, uptake_min: float, said: str
+) -> None:
+    """Scans of perfusion begin some seconds before the injection: those are no negative minutes."""
+    document = inspect([study.pet[0].parent])
+    document["series"][0]["uptake_min"] = uptake_min
+    assert said in shown(document, monkeypatch, 160)
+
+
 def test_a_refusal_says_why_and_what_helps(study: make.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown(inspect([refused(study, tmp_path)]), monkeypatch, 160)
     assert "REFUSED: Patient's Weight (0010,1030)" in text

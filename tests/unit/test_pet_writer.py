@@ -311,6 +311,47 @@ def test_the_start_time_is_said_twice(tmp_path: Path) -> None:
     assert str(given.RadiopharmaceuticalStartTime)[:6] == "083000", "Berlin is at +0100 in March"
 
 
+@pytest.mark.parametrize(
+    ("position", "said"),
+    [
+        ("HFS", ("102538003", "40199007", "102540008")),
+        ("FFDL", ("102538003", "102536004", "102541007")),
+        ("FFP", ("102538003", "1240000", "102541007")),
+        ("HFDR", ("102538003", "102535000", "102540008")),
+    ],
+)
+def test_patient_position_is_said_in_codes(tmp_path: Path, position: str, said: tuple[str, str, str]) -> None:
+    """PS3.16 CID 19, 20, 21 by value. Patient Position may not stand beside them, and a PET has them (C.7.3.1.1.2)."""
+    empty = ["PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"]
+    source = loaded(tmp_path, omit=empty, edit=lambda dataset: setattr(dataset, "PatientPosition", position))
+    for image in written(source):
+        (orientation,), (entry,) = image.PatientOrientationCodeSequence, image.PatientGantryRelationshipCodeSequence
+        (posture,) = orientation.PatientOrientationModifierCodeSequence
+        assert (orientation.CodeValue, posture.CodeValue, entry.CodeValue) == said
+        assert "PatientPosition" not in image
+        assert source.datasets[0].PatientPosition == position
+
+
+def test_a_position_without_codes_stays_as_it_is(tmp_path: Path) -> None:
+    empty = ["PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"]
+    source = loaded(tmp_path, omit=empty, edit=lambda dataset: setattr(dataset, "PatientPosition", "LFS"))
+    for image in written(source):
+        assert (image.PatientPosition, len(image.PatientOrientationCodeSequence)) == ("LFS", 0)
+
+
+@pytest.mark.parametrize(("series_type", "kept"), [("STATIC", False), ("GATED", True)])
+def test_only_gates_have_a_trigger(tmp_path: Path, series_type: str, *, kept: bool) -> None:
+    """Trigger Time and Frame Time are of gated images and may not be present otherwise (PS3.3 C.8.9.4)."""
+    source = loaded(tmp_path)
+    for original in source.datasets:
+        original.SeriesType = [series_type, "IMAGE"]
+        original.TriggerTime, original.FrameTime = "0", "100"
+        original.NumberOfRRIntervals, original.NumberOfTimeSlots = 1, 1
+    for image in written(source):
+        for keyword in ("TriggerTime", "FrameTime", "NumberOfRRIntervals", "NumberOfTimeSlots"):
+            assert (keyword in image) is kept, keyword
+
+
 def test_a_rewritten_series_time_leaves_ges_scan_time_in_force(tmp_path: Path) -> None:
     """Decay is corrected to (0009,xx0d) where Series Time lies after the acquisition: it has to come along."""
 
@@ -349,6 +390,16 @@ def test_the_same_job_writes_the_same_bytes(tmp_path: Path) -> None:
     other = derived_pet(smoothed(source), source, IDENTITY, replace(SMOOTHED, name="Denoised"))
     assert other[0].SeriesInstanceUID != pydicom.dcmread(save(other, tmp_path / "o")[0]).SOPInstanceUID
     assert {image.SOPInstanceUID for image in other}.isdisjoint(findings.reread(b).SOPInstanceUID for b in once)
+
+
+def test_images_that_share_elements_are_told_apart(tmp_path: Path) -> None:
+    """Also as data sets in memory, before they are encoded."""
+    source = loaded(tmp_path)
+    images = derived_pet(smoothed(source), source, IDENTITY, SMOOTHED)
+    for index, image in enumerate(images):
+        assert image.SOPInstanceUID == IDENTITY.uid("pet", "Smoothed instance", index)
+        assert image.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID
+        assert image.InstanceNumber == image.ImageIndex == source.datasets[index].ImageIndex
 
 
 def test_the_source_is_left_as_it_was(tmp_path: Path) -> None:

@@ -111,6 +111,18 @@ def test_grid_is_the_sources(tmp_path: Path) -> None:
     assert (segmentation.Rows, segmentation.Columns) == SHAPE[1:]
 
 
+@pytest.mark.parametrize("slices", [(2,), (1, 4, 6)])
+def test_the_distance_of_slices_is_the_sources(tmp_path: Path, slices: tuple[int, ...]) -> None:
+    """Also where regions lie on one slice, or on slices that are no neighbours."""
+    source = findings.series(make.study(tmp_path, pet_shape=SHAPE).pet)
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[list(slices), 2, 3] = 1
+    segmentation = seg.segmentation(findings.products(source, labels), source, IDENTITY)
+    assert segmentation is not None
+    (measures,) = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert float(measures.SpacingBetweenSlices) == pytest.approx(np.linalg.norm(source.volume.affine[:3, 0]))
+
+
 def test_segments(tmp_path: Path) -> None:
     segmentation = written(load(tmp_path))
     assert (segmentation.SegmentationType, segmentation.SegmentsOverlap) == ("BINARY", "NO")

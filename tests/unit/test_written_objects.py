@@ -12,9 +12,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from config.destinations import USUAL_OBJECTS
 from daemon.worker import Task, write_products
 from dicom_io.volume import LoadedSeries, load
-from dicom_io.write.objects import KINDS, USUAL, objects
+from dicom_io.write.kinds import KINDS
+from dicom_io.write.objects import objects
 from engines.contract import DynamicVolume, Products, Quantity, Volume
 from tests import findings, make
 from tests.findings import BERLIN, IDENTITY
@@ -32,7 +34,7 @@ def with_map(source: LoadedSeries) -> Products:
     return findings.products(source, volumes={"MBF/stress": flow})
 
 
-def names(products: Products, source: LoadedSeries, kinds: Sequence[str] = USUAL) -> list[str]:
+def names(products: Products, source: LoadedSeries, kinds: Sequence[str] = USUAL_OBJECTS) -> list[str]:
     return [one.name for one in objects(products, source, IDENTITY, kinds)]
 
 
@@ -46,12 +48,12 @@ def test_the_usual_objects(source: LoadedSeries) -> None:
 def test_a_report_has_the_segments_it_refers_to(source: LoadedSeries) -> None:
     found = findings.products(source)
     assert names(found, source, ["sr"]) == ["seg", "sr"]
-    assert names(found, source, ["sr", "labelmap"]) == ["labelmap", "sr"]
-    for kinds, refers_to in ((["sr", "labelmap", "seg"], "seg"), (["sr", "labelmap"], "labelmap")):
-        written = {one.kind: one.dataset for one in objects(found, source, IDENTITY, kinds)}
+    assert names(found, source, ["sr_labelmap"]) == ["labelmap", "sr_labelmap"]
+    for report, refers_to in (("sr", "seg"), ("sr_labelmap", "labelmap")):
+        written = {one.kind: one.dataset for one in objects(found, source, IDENTITY, ["seg", "labelmap", report])}
         referred = {
             str(element.value[0].ReferencedSOPInstanceUID)
-            for element in written["sr"].iterall()
+            for element in written[report].iterall()
             if element.keyword == "ReferencedSOPSequence" and "ReferencedSegmentNumber" in element.value[0]
         }
         assert referred == {written[refers_to].SOPInstanceUID}
@@ -62,7 +64,7 @@ def test_a_kind_there_is_not(source: LoadedSeries) -> None:
         names(findings.nothing(), source, ["sr", "hologram"])
 
 
-def task(folder: Path, kinds: Sequence[str] | None) -> Task:
+def task(folder: Path, kinds: Sequence[str]) -> Task:
     identity = asdict(IDENTITY) | {
         "created": IDENTITY.created.isoformat(),
         "timezone": BERLIN.key,
@@ -86,15 +88,6 @@ def test_a_worker_writes_every_kind_as_its_manifest_says(source: LoadedSeries, t
         assert read.ContentQualification == "RESEARCH"
     assert len({row["sop_uid"] for row in rows}) == len(rows)
     assert len({row["series_uid"] for row in rows}) == len(KINDS), "one series per kind"
-
-
-def test_a_worker_writes_the_usual_where_nobody_asks(source: LoadedSeries, tmp_path: Path) -> None:
-    assert [
-        row["kind"] for row in write_products(findings.products(source), source, task(tmp_path, None), tmp_path)
-    ] == [
-        "seg",
-        "sr",
-    ]
 
 
 def test_an_image_over_time_becomes_a_series_over_time(tmp_path: Path) -> None:

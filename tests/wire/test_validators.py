@@ -43,11 +43,14 @@ INFORMATION_OBJECTS = {
 """What dciodvfy calls them, by the beginning of the names of `objects`."""
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-ALLOWED = (
-    # Study ID of the sarcoma studies has 18 characters: Patient and Study are the source's words, not ours to mend.
-    re.compile(r"StudyID|Study ID"),
+ALLOWED_WITHOUT_A_BODY_PART = (
     # Where the source names no body part, dciodvfy supposes a paired one and asks for its side (Type 2C).
     re.compile(r"Laterality.*Missing attribute|Missing attribute.*<Laterality>"),
+)
+ALLOWED = (
+    *ALLOWED_WITHOUT_A_BODY_PART,
+    # Study ID of the sarcoma studies has 18 characters: Patient and Study are the source's words, not ours to mend.
+    re.compile(r"StudyID|Study ID"),
     # dciodvfy's summary line of the fault above.
     re.compile(r"^Error - Dicom dataset contains invalid data values for Value Representations$"),
 )
@@ -159,7 +162,7 @@ def draw(source: LoadedSeries, voxels: NDArray[Any], affine: NDArray[np.float64]
     index = np.linalg.inv(source.volume.affine) @ places
     rounded = np.rint(index[:3]).astype(int)
     assert np.abs(index[:3] - rounded).max() < 0.02
-    labels = np.zeros(source.volume.array.shape, np.uint16)
+    labels = np.zeros(source.volume.array.shape[-3:], np.uint16)
     labels[tuple(rounded)] = 1
     return labels
 
@@ -280,14 +283,6 @@ def test_dcmqi_reads_every_voxel(tmp_path: Path, flip: str) -> None:
     segments = {s["labelID"]: s for group in meta["segmentAttributes"] for s in group}
     assert segments[2]["SegmentLabel"] == "Lesion 2"
     assert segments[2]["TrackingUniqueIdentifier"] == IDENTITY.uid("region", "tracking", 9)
-
-
-@pytest.mark.parametrize("study", ["STS_001", "STS_030"])
-def test_dcmqi_reads_a_real_tumour(tmp_path: Path, study: str) -> None:
-    source, labels = sarcoma(study)
-    masks, _ = by_dcmqi(save(objects(source, labels), tmp_path)["seg"], tmp_path / "out", source)
-    assert np.array_equal(masks[1], labels)
-    assert labels.sum() > 100
 
 
 def test_dcmqi_reads_the_report(tmp_path: Path) -> None:
