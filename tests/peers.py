@@ -27,7 +27,7 @@ import httpx
 import pydicom
 import pytest
 
-from tests.processes import ENVIRONMENT, Server, free_port, process_tree, program, rss_bytes, wait_until
+from tests.processes import ENVIRONMENT, Server, free_port, missing, process_tree, program, rss_bytes, wait_until
 
 __all__ = [
     "Orthanc",
@@ -35,6 +35,7 @@ __all__ = [
     "Sending",
     "StoreScp",
     "Transmission",
+    "dicom_web",
     "echoscu",
     "free_port",
     "process_tree",
@@ -51,14 +52,15 @@ __all__ = [
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 FILES_PER_COMMAND = 2000
+DICOM_WEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @dataclass
 class Orthanc:
-    """Debian's Orthanc with its own folder and free ports, no plug-ins, no authentication; its REST API for checks.
+    """Debian's Orthanc with its own folder and free ports, no authentication; its REST API for checks.
 
     `modalities` maps the name of a peer to (AE title, host, port). `settings` are further keys of Orthanc's
-    configuration. Stopping and starting again keeps what it stored.
+    configuration; without those of `dicom_web` there is no plug-in. Stopping and starting again keeps what it stored.
     """
 
     folder: Path
@@ -149,12 +151,19 @@ class Orthanc:
 
     def download(self, sop_instance_uid: str) -> bytes:
         """The stored Part 10 file, byte for byte; KeyError when Orthanc has no such instance."""
+        return self._client.get(f"/instances/{self._identifier(sop_instance_uid)}/file").raise_for_status().content
+
+    def delete(self, sop_instance_uid: str) -> None:
+        """KeyError when Orthanc has no such instance."""
+        self._client.delete(f"/instances/{self._identifier(sop_instance_uid)}").raise_for_status()
+
+    def _identifier(self, sop_instance_uid: str) -> str:
         found = self.post(
             "/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance_uid}, "Expand": False}
         )
         if not found:
             raise KeyError(sop_instance_uid)
-        return self._client.get(f"/instances/{found[0]}/file").raise_for_status().content
+        return str(found[0])
 
     def save_all(self, folder: Path) -> list[Path]:
         """Every stored instance as a file `<Orthanc id>.dcm` in the folder."""
@@ -169,6 +178,14 @@ class Orthanc:
     def send_to(self, modality: str, identifiers: Sequence[str]) -> Any:
         """Have Orthanc C-STORE its resources to one of `modalities`; its job's report."""
         return self.post(f"/modalities/{modality}/store", {"Resources": list(identifiers), "Synchronous": True})
+
+
+def dicom_web() -> dict[str, object]:
+    """Settings of an `Orthanc` that answers DICOMweb below /dicom-web/; skips the test where the plug-in is missing."""
+    if not DICOM_WEB_PLUGIN.is_file():
+        missing("Orthanc's DICOMweb is missing: apt-get install --no-install-recommends orthanc-dicomweb")
+    whole = {"StudiesMetadata": "Full", "SeriesMetadata": "Full"}
+    return {"Plugins": [str(DICOM_WEB_PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/", **whole}}
 
 
 @dataclass
