@@ -151,6 +151,7 @@ def check_drawn(reader: Viewer, site: Site, peak: Sequence[int], down_mm: Sequen
         raise Elsewhere(f"the drawn regions and the hot voxels share {share:.0%} of their pixels")
 
     # The same without asking OHIF where a pixel lies: by the brightness of the image, and by the sides of the body.
+    from PIL import Image; Image.fromarray(np.concatenate([plain, covered])).save("/tmp/ohifpk/plain.png")
     brightness = plain.max(axis=2)
     beside = brightness[~ndimage.binary_dilation(drawn, iterations=12)]
     assert np.median(brightness[drawn]) > beside.max(), "something brighter is not covered"

@@ -29,7 +29,7 @@ FLAGS = (
     "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
 ).split()
 ONLY_THE_IMAGE = """
-    [data-cy="viewport-pane"], [data-cy="viewport-pane"] * { visibility: hidden !important; }
+    body * { visibility: hidden !important; }
     [data-cy="viewport-pane"] canvas { visibility: visible !important; }
 """
 VIEWPORT = "const viewport = cornerstone.getRenderingEngines()[0].getViewports()[0];"
