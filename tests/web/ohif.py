@@ -24,6 +24,7 @@ window.config = {
   modes: [],
   showStudyList: true,
   investigationalUseDialog: { option: 'never' },
+  measurementTrackingMode: 'none',
   maxNumberOfWebWorkers: 1,
   showWarningMessageForCrossOrigin: false,
   showCPUFallbackMessage: false,
@@ -96,7 +97,9 @@ def application(files: Path, archive: Orthanc) -> Starlette:
 def served(archive: Orthanc) -> Iterator[str]:
     """The address at which a browser finds OHIF in front of the archive."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(application(built(), archive), host=LOOPBACK, port=port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(application(built(), archive), host=LOOPBACK, port=port, log_level="warning")
+    )
     thread = threading.Thread(target=server.run, name="ohif", daemon=True)
     thread.start()
     try:

@@ -25,9 +25,16 @@ from tests.processes import program
 PATIENCE_S = 120
 """Without a graphics card, and with neighbours at work, the first picture takes its time."""
 FLAGS = (
-    "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist --disable-quic "
-    "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
-).split()
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 ONLY_THE_IMAGE = """
     body * { visibility: hidden !important; }
     [data-cy="viewport-pane"] canvas { visibility: visible !important; }
@@ -47,7 +54,9 @@ Picture = NDArray[np.uint8]
 @contextmanager
 def browser() -> Iterator[Browser]:
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program("chromium"), args=FLAGS, timeout=PATIENCE_S * 1e3)
+        chromium = driver.chromium.launch(
+            executable_path=program("chromium"), args=list(FLAGS), timeout=PATIENCE_S * 1e3
+        )
         try:
             yield chromium
         finally:
@@ -64,7 +73,7 @@ class Segment:
 
 
 class Viewer:
-    """One study, opened in one window; `page` is for what is asked once only."""
+    """One study, opened in one window; `faults`: errors that no code of the page caught."""
 
     def __init__(self, chromium: Browser, address: str, study_uid: str) -> None:
         self.faults: list[str] = []
@@ -93,25 +102,27 @@ class Viewer:
         return [" ".join(text.split()) for text in listed.all_inner_texts()]
 
     def open_series(self, description: str) -> None:
-        """Double-click a series and wait until its description stands in the viewport and its image is drawn."""
+        """Double-click a series and wait until it is drawn."""
         self._thumbnail(description).dblclick()
-        expect(self._named("viewport-overlay-top-left")).to_contain_text(description, timeout=PATIENCE_S * 1e3)
-        self._look_elsewhere()
-        self._draw()
+        self._wait_for(description)
+
+    def open_segmentation(self, description: str, series: str) -> list[Segment]:
+        """Double-click a Segmentation, say yes, wait until it is drawn over its series; the segments that are listed."""
+        self._thumbnail(description).dblclick()
+        self._named("yes-hydrate-btn").click()
+        self._named("data-row").first.wait_for()
+        self.page.wait_for_function(f"() => {{ {VIEWPORT} return viewport.getActors().length > 1 }}")
+        self._wait_for(series)
+        return [self._segment(row) for row in self._named("data-row").all()]
 
     def _thumbnail(self, description: str) -> Locator:
         return self.page.locator('[data-cy^="study-browser-thumbnail"]', has_text=description)
 
-    def open_segmentation(self, description: str) -> list[Segment]:
-        """Double-click a Segmentation, say yes, and wait until it is in the viewport; the segments it lists."""
-        self._thumbnail(description).dblclick()
-        self._named("yes-hydrate-btn").click()
-        rows = self._named("data-row")
-        rows.first.wait_for()
-        self.page.wait_for_function(f"() => {{ {VIEWPORT} return viewport.getActors().length > 1 }}")
+    def _wait_for(self, description: str) -> None:
+        """Until the description stands in the corner of the viewport and the picture has come to rest."""
+        expect(self._named("viewport-overlay-top-left")).to_contain_text(description, timeout=PATIENCE_S * 1e3)
         self._look_elsewhere()
         self._draw()
-        return [self._segment(row) for row in rows.all()]
 
     @staticmethod
     def _segment(row: Locator) -> Segment:
@@ -163,10 +174,6 @@ class Viewer:
         self._asked("viewport.setProperties({ voiRange: given });", {"lower": lowest, "upper": highest})
         self._draw()
 
-    def windowed(self) -> tuple[float, float]:
-        lowest, highest = self._asked("const { lower, upper } = viewport.getProperties().voiRange; return [lower, upper];")
-        return float(lowest), float(highest)
-
     def _draw(self) -> None:
         """Wait until everything that is loaded has been drawn: two pictures in a row are the same."""
         deadline = time.monotonic() + PATIENCE_S
@@ -198,9 +205,7 @@ class Viewer:
     def places_mm(self) -> NDArray[np.float64]:
         """Where the pixels of `image` lie by OHIF's own reckoning, LPS mm (rows, columns, 3)."""
         origin, right, down = np.array(
-            self._asked(
-                "return [[0.5, 0.5], [1.5, 0.5], [0.5, 1.5]].map(pixel => [...viewport.canvasToWorld(pixel)]);"
-            )
+            self._asked("return [[0.5, 0.5], [1.5, 0.5], [0.5, 1.5]].map(pixel => [...viewport.canvasToWorld(pixel)]);")
         )
         rows, columns = self.image().shape[:2]
         row, column = np.mgrid[:rows, :columns][..., None]
@@ -227,11 +232,10 @@ class Viewer:
             self.page.mouse.up()
         return float(value), unit
 
-    def keep(self, folder: Path | None, name: str) -> None:
-        """The whole window as folder/ohif-<name>.png, in 256 colours, where there is a folder."""
-        if folder is not None:
-            whole = Image.open(io.BytesIO(self.page.screenshot()))
-            whole.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(folder / f"ohif-{name}.png", optimize=True)
+    def keep(self, folder: Path, name: str) -> None:
+        """The whole window as folder/ohif-<name>.png."""
+        whole = Image.open(io.BytesIO(self.page.screenshot()))
+        whole.convert("RGB").save(folder / f"ohif-{name}.png", optimize=True)
 
     def close(self) -> None:
         self.page.close()
