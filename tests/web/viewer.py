@@ -107,7 +107,7 @@ class Viewer:
         self._wait_for(description)
 
     def open_segmentation(self, description: str, series: str) -> list[Segment]:
-        """Double-click a Segmentation, say yes, wait until it is drawn over its series; the segments that are listed."""
+        """Double-click a Segmentation, say yes, wait until it is drawn over its series; the segments listed."""
         self._thumbnail(description).dblclick()
         self._named("yes-hydrate-btn").click()
         self._named("data-row").first.wait_for()
