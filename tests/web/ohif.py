@@ -53,7 +53,7 @@ HOP_BY_HOP = {"connection", "content-encoding", "content-length", "keep-alive", 
 def built() -> Path:
     """The folder of the built application; skips the test where it is missing."""
     if not (BUILT / "index.html").is_file():
-        missing("OHIF is missing: tests/tools.sh gets it")
+        missing("OHIF is missing: tests/web/tools.sh gets it")
     return BUILT.resolve()
 
 

@@ -22,7 +22,7 @@ from skimage.transform import resize
 from dicom_io.volume import LoadedSeries
 from dicom_io.write.objects import objects
 from dicom_io.write.seg import colour, segmentation
-from engines.contract import Volume
+from engines.contract import Products, Volume
 from engines.registry import engine
 from tests import findings, make
 from tests.flow.running import FDG_RULE, RunningNode
@@ -53,6 +53,7 @@ class Site:
     address: str
     study: make.Study
     pet: LoadedSeries
+    found: Products
     smoothed: Volume
     smoothed_images: Sequence[Dataset]
     page: Picture
@@ -96,7 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         images = replace(found, volumes={"Smoothed": smoothed})
         *series, page = [one.dataset for one in objects(images, pet, findings.IDENTITY, ("pet", "capture"))]
         store(archive, [*study.files, *findings.save([*series, page], folder / "written")])
-        yield Site(archive, address, study, pet, smoothed, series, page.pixel_array)
+        yield Site(archive, address, study, pet, found, smoothed, series, page.pixel_array)
 
 
 def store(archive: Orthanc, files: Sequence[Path]) -> None:
@@ -113,8 +114,9 @@ def chromium() -> Iterator[Browser]:
 def reader(site: Site, chromium: Browser) -> Iterator[Viewer]:
     opened = Viewer(chromium, site.address, site.study.study_uid)
     yield opened
+    faults = list(opened.faults)
     opened.close()
-    assert opened.faults == []
+    assert faults == []
 
 
 @pytest.fixture
@@ -188,6 +190,12 @@ def test_the_segments_are_listed_and_drawn_over_the_lesions(site: Site, reader: 
     assert len(segments) == ndimage.label(site.hot)[1]
     for segment in segments:
         assert np.abs(np.array(segment.colour) - 255 * np.array(colour(segment.number))).max() <= 2
+    for segment, lesion in zip(segments, site.found.lesions, strict=True):
+        shown = reader.statistics(segment)
+        assert shown["Voxel Count"] == lesion.voxels
+        assert shown["Volume"] == pytest.approx(1000 * lesion.volume_ml, rel=0.01), "mm³ and mL"
+        assert shown["Max Value"] == pytest.approx(lesion.suv_max, rel=0.01)
+        assert shown["Mean Value"] == pytest.approx(lesion.suv_mean, rel=0.01)
     check_axial(reader, site, near_the_feet)
     reader.keep(screenshots, "axial")
     check_axial(reader, site, near_the_head)
@@ -217,6 +225,17 @@ def test_a_mirrored_segmentation_is_found_out(site: Site, mirrored: str, reader:
     reader.turn("Coronal")
     with pytest.raises(Elsewhere):
         check_coronal(reader, site, site.peak(-1))
+
+
+def test_a_view_that_is_turned_over_is_found_out(site: Site, reader: Viewer) -> None:
+    """The regions are then over the right voxels all the same: it takes eyes that know the patient's sides."""
+    reader.open_series(PET)
+    reader.open_segmentation(LESIONS, PET)
+    reader.choose_tool("Flip Horizontal")
+    reader.to_image(site.pet.datasets[site.peak(-1)[0]].SOPInstanceUID)
+    assert reader.sides() == ("A", "L")
+    with pytest.raises(AssertionError, match="left and right"):
+        check_drawn(reader, site, site.peak(-1), down_mm=(0.0, 1.0, 0.0))
 
 
 def test_the_probe_shows_our_suv(site: Site, reader: Viewer, screenshots: Path) -> None:

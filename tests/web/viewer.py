@@ -77,6 +77,7 @@ class Viewer:
 
     def __init__(self, chromium: Browser, address: str, study_uid: str) -> None:
         self.faults: list[str] = []
+        self._picture = b""
         self.page: Page = chromium.new_page(viewport={"width": 1280, "height": 800})
         self.page.set_default_timeout(PATIENCE_S * 1e3)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -131,6 +132,18 @@ class Viewer:
         red, green, blue = (int(level) for level in re.findall(r"\d+", dot)[:3])
         return Segment(int(number), name, (red, green, blue))
 
+    def statistics(self, segment: Segment) -> dict[str, float]:
+        """What OHIF computes of a segment itself and writes in a box when the pointer rests on its name."""
+        computed = "Object.values(one.segments).every(segment => segment.cachedStats?.namedStats)"
+        self.page.wait_for_function(f"() => services.segmentationService.getSegmentations().every(one => {computed})")
+        self._named("data-row").nth(segment.number - 1).hover()
+        box = self.page.locator("[data-radix-popper-content-wrapper]", has_text="Voxel Count")
+        _, _, *lines = box.inner_text().split("\n")
+        self._look_elsewhere()
+        box.wait_for(state="detached")
+        shown = zip(lines[::2], lines[1::2], strict=True)
+        return {name: float(value.split()[0]) for name, value in shown if "," not in value}
+
     def show_segmentations(self, visible: bool) -> None:
         """All segmentations of the viewport, or none: what the eye above the list does."""
         service = "services.segmentationService"
@@ -182,6 +195,7 @@ class Viewer:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the picture did not come to rest within {PATIENCE_S} s")
             before = now
+        self._picture = now
 
     def _drawn_anew(self) -> bytes:
         self._asked(DRAWN_ANEW)
@@ -191,8 +205,8 @@ class Viewer:
         return self.page.screenshot(clip={"x": x, "y": y, "width": width, "height": height}, style=ONLY_THE_IMAGE)
 
     def image(self) -> Picture:
-        """The viewport's image as it stands on the screen, without the texts over it; uint8 (rows, columns, 3)."""
-        return np.asarray(Image.open(io.BytesIO(self._drawn_anew())).convert("RGB"))
+        """The viewport on the screen after the last action, without the texts over it; uint8 (rows, columns, 3)."""
+        return np.asarray(Image.open(io.BytesIO(self._picture)).convert("RGB"))
 
     def sides(self) -> tuple[str, str]:
         """The letters at the top and at the left of the image."""
@@ -212,10 +226,14 @@ class Viewer:
         places: NDArray[np.float64] = origin + column * (right - origin) + row * (down - origin)
         return places
 
+    def choose_tool(self, name: str) -> None:
+        """By the menu at the right of the tools."""
+        self._named("MoreTools-split-button-secondary").click()
+        self.page.get_by_role("menuitem", name=name, exact=True).click()
+
     def probe(self, place_mm: NDArray[np.float64]) -> tuple[float, str]:
         """The value and the unit that OHIF's probe writes beside the pointer when it is held at a place [LPS mm]."""
-        self._named("MoreTools-split-button-secondary").click()
-        self.page.get_by_role("menuitem", name="Probe", exact=True).click()
+        self.choose_tool("Probe")
         x, y = self._asked(
             """const box = viewport.canvas.getBoundingClientRect();
             const [x, y] = viewport.worldToCanvas(given);
