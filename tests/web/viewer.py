@@ -157,9 +157,12 @@ class Viewer:
 
     def turn(self, orientation: str) -> None:
         """Axial, Sagittal or Coronal, by the menu of the viewport."""
+        layers = self._asked("return viewport.getActors().length;")
         self._named("orientationMenu-btn").click()
         self.page.get_by_text(orientation, exact=True).click()
-        self.page.wait_for_function(f"() => {{ {VIEWPORT} return viewport.type === 'orthographic' }}")
+        whole = "cornerstone.cache.getVolume(viewport.getVolumeId())?.loadStatus?.loaded"
+        turned = f"viewport.type === 'orthographic' && viewport.getActors().length >= layers && {whole}"
+        self.page.wait_for_function(f"layers => {{ {VIEWPORT} return {turned} }}", arg=layers)
         self._look_elsewhere()
         self._draw()
 
