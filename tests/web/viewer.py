@@ -10,17 +10,18 @@ import io
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import playwright.sync_api as playwright
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.processes import program
+from tests.processes import program, wait_until
 
 PATIENCE_S = 120
 """Without a graphics card, and with neighbours at work, the first picture takes its time."""
@@ -136,8 +137,17 @@ class Viewer:
         """What OHIF computes of a segment itself and writes in a box when the pointer rests on its name."""
         computed = "Object.values(one.segments).every(segment => segment.cachedStats?.namedStats)"
         self.page.wait_for_function(f"() => services.segmentationService.getSegmentations().every(one => {computed})")
-        self._named("data-row").nth(segment.number - 1).hover()
         box = self.page.locator("[data-radix-popper-content-wrapper]", has_text="Voxel Count")
+
+        def opened() -> bool:
+            """A pointer that came before the list knew the numbers has to come again."""
+            self._look_elsewhere()
+            self._named("data-row").nth(segment.number - 1).hover()
+            with suppress(playwright.TimeoutError):
+                box.wait_for(timeout=3e3)
+            return box.is_visible()
+
+        wait_until(opened, PATIENCE_S)
         _, _, *lines = box.inner_text().split("\n")
         self._look_elsewhere()
         box.wait_for(state="detached")
