@@ -104,9 +104,11 @@ class Viewer:
         return [" ".join(text.split()) for text in listed.all_inner_texts()]
 
     def open_series(self, description: str) -> None:
-        """Double-click a series and wait until it is drawn."""
+        """Double-click a series and wait until it is drawn, and all its images are there."""
         self._thumbnail(description).dblclick()
         self._wait_for(description)
+        # OHIF computes the statistics of segments once, when they are opened, and not at all where images still lack.
+        self._asked("await Promise.all(cornerstone.imageLoader.loadAndCacheImages(viewport.getImageIds()));")
 
     def open_segmentation(self, description: str, series: str) -> list[Segment]:
         """Double-click a Segmentation, say yes, wait until it is drawn over its series; the segments listed."""
