@@ -1,5 +1,6 @@
 # A fresh machine needs Python ≥ 3.11, make and, for the DICOM peers of the tests and the demonstration, Debian's apt.
-# Everything else is installed here: Python packages into .venv, Debian packages by tests/tools.sh.
+# Everything else is installed here: Python packages into .venv, Debian packages by tests/tools.sh, a viewer by
+# tests/web/tools.sh.
 
 PYTHON ?= python3
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ BENCHMARKS := benchmarks.speed.receive benchmarks.speed.inspect benchmarks.speed
 # Nagle's algorithm with delayed acknowledgements costs DCMTK and Orthanc up to 40 ms per message.
 export TCP_NODELAY := 1
 
-.PHONY: demo test check bench mutants cohorts conformance serve tools
+.PHONY: demo test check bench mutants cohorts conformance screenshots serve tools
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -23,6 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 tools:
 	@tests/tools.sh
+	@tests/web/tools.sh
 
 demo: $(INSTALLED)
 	@tests/tools.sh || echo "going on without them"
@@ -51,6 +53,10 @@ cohorts: $(INSTALLED)
 # The DICOM conformance statement: prose of daemon/conformance.md, tables from the code.
 conformance: $(INSTALLED)
 	.venv/bin/tracerd conformance > docs/conformance.new && mv docs/conformance.new docs/conformance.md
+
+# The windows of the viewer in docs/img, anew.
+screenshots: $(INSTALLED) tools
+	@TRACERD_SCREENSHOTS=docs/img .venv/bin/python -m pytest tests/web; status=$$?; $(TOOK); exit $$status
 
 serve: $(INSTALLED)
 	@test -f node.yaml || { cp config/node.example.yaml node.yaml && echo "wrote node.yaml from config/node.example.yaml: make it yours"; }
