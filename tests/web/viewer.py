@@ -107,7 +107,7 @@ class Viewer:
         """Double-click a series and wait until it is drawn, and all its images are there."""
         self._thumbnail(description).dblclick()
         self._wait_for(description)
-        # OHIF computes the statistics of segments once, when they are opened, and not at all where images still lack.
+        # statistics of segments and reformatted views need them all
         self._asked("await Promise.all(cornerstone.imageLoader.loadAndCacheImages(viewport.getImageIds()));")
 
     def open_segmentation(self, description: str, series: str) -> list[Segment]:
@@ -137,8 +137,7 @@ class Viewer:
 
     def statistics(self, segment: Segment) -> dict[str, float]:
         """What OHIF computes of a segment itself and writes in a box when the pointer rests on its name."""
-        computed = "Object.values(one.segments).every(segment => segment.cachedStats?.namedStats)"
-        self.page.wait_for_function(f"() => services.segmentationService.getSegmentations().every(one => {computed})")
+        wait_until(self._has_computed, PATIENCE_S, every=15.0)
         box = self.page.locator("[data-radix-popper-content-wrapper]", has_text="Voxel Count")
 
         def opened() -> bool:
@@ -155,6 +154,21 @@ class Viewer:
         box.wait_for(state="detached")
         shown = zip(lines[::2], lines[1::2], strict=True)
         return {name: float(value.split()[0]) for name, value in shown if "," not in value}
+
+    def _has_computed(self) -> bool:
+        """OHIF computes a while after a change; where its list changes meanwhile it drops the result: ask again."""
+        lacking = self._asked(
+            """const segments = one => Object.values(one.segments);
+            return services.segmentationService.getSegmentations()
+                .filter(one => !segments(one).every(segment => segment.cachedStats?.namedStats))
+                .map(one => one.segmentationId);"""
+        )
+        for segmentation in lacking:
+            self._asked(
+                "cornerstoneTools.segmentation.triggerSegmentationEvents.triggerSegmentationDataModified(given);",
+                segmentation,
+            )
+        return not lacking
 
     def show_segmentations(self, visible: bool) -> None:
         """All segmentations of the viewport, or none: what the eye above the list does."""
