@@ -46,6 +46,13 @@ class NoEngine(EngineError):
     hint = "`tracerd jobs rerun` computes it once the node runs a version that has the engine."
 
 
+class WeightsRefused(EngineError):
+    """Weights that cannot be used: missing, altered, without a card, or not of this engine."""
+
+    code = "weights"
+    hint = "`tracerd models list` shows what the node has; bring the file and its card back from where they came."
+
+
 class Stopped(EngineError):
     """`should_stop` answered yes: the work was given up, nothing is wrong with it."""
 
