@@ -8,6 +8,7 @@ stand for values that nobody needs, and any other ends the reading.
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -117,14 +118,27 @@ def plain_values(content: bytes) -> Any:
     """
     machine = _Machine()
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        for count, (name, argument) in enumerate(_opcodes(content)):
             if count >= OPCODES_MAX:
                 raise CheckpointRefused(f"pickle: expected at most {OPCODES_MAX} opcodes, got more", code="too-large")
-            machine.step(opcode.name, argument)
+            machine.step(name, argument)
     except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
         message = f"pickle: expected a whole one, got a broken one ({type(error).__name__})"
         raise CheckpointRefused(message, code="broken-pickle") from error
     return machine.result()
+
+
+def _opcodes(content: bytes) -> Iterator[tuple[str, Any]]:
+    """Name and argument of every opcode up to STOP. One that is not understood ends it before its argument is read."""
+    stream = io.BytesIO(content)
+    while True:
+        opcode = pickletools.code2op.get(stream.read(1).decode("latin-1"))
+        if opcode is None or opcode.name not in _UNDERSTOOD:
+            shown = "none" if opcode is None else opcode.name
+            raise CheckpointRefused(f"pickle: expected a dictionary of tensors, got the opcode {shown}", code="opcode")
+        yield opcode.name, None if opcode.arg is None else opcode.arg.reader(stream)
+        if opcode.name == "STOP":
+            return
 
 
 class _Machine:
@@ -142,8 +156,6 @@ class _Machine:
             self._stack.append(_CONSTANTS[name]())
         elif name in _STEPS:
             _STEPS[name](self, argument)
-        elif name not in _SKIPPED:
-            raise CheckpointRefused(f"pickle: expected a dictionary of tensors, got the opcode {name}", code="opcode")
 
     def result(self) -> Any:
         """The one value that is left."""
@@ -309,7 +321,6 @@ _CONSTANTS: Mapping[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "MARK": _Mark,
 }
-_SKIPPED = frozenset({"PROTO", "FRAME", "STOP"})
 _STEPS: Mapping[str, Callable[[_Machine, Any], None]] = {
     "TUPLE1": lambda machine, _: machine.tuple_of(1),
     "TUPLE2": lambda machine, _: machine.tuple_of(2),
@@ -330,3 +341,4 @@ _STEPS: Mapping[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine.call,
     "BUILD": _Machine.state,
 }
+_UNDERSTOOD = _PUSHED | _CONSTANTS.keys() | _STEPS.keys() | {"PROTO", "FRAME", "STOP"}
