@@ -132,11 +132,14 @@ def _opcodes(content: bytes) -> Iterator[tuple[str, Any]]:
     """Name and argument of every opcode up to STOP. One that is not understood ends it before its argument is read."""
     stream = io.BytesIO(content)
     while True:
-        opcode = pickletools.code2op.get(stream.read(1).decode("latin-1"))
+        opcode = _BY_CODE.get(stream.read(1).decode("latin-1"))
         if opcode is None or opcode.name not in _UNDERSTOOD:
             shown = "none" if opcode is None else opcode.name
             raise CheckpointRefused(f"pickle: expected a dictionary of tensors, got the opcode {shown}", code="opcode")
-        yield opcode.name, None if opcode.arg is None else opcode.arg.reader(stream)
+        if opcode.name == "GLOBAL":  # pickletools would read escapes in names, which unpickling does not
+            yield opcode.name, tuple(stream.readline()[:-1].decode() for _ in range(2))
+        else:
+            yield opcode.name, None if opcode.arg is None else opcode.arg.reader(stream)
         if opcode.name == "STOP":
             return
 
@@ -201,9 +204,9 @@ class _Machine:
         """Push what was remembered."""
         self._stack.append(self._memo[place])
 
-    def name(self, argument: str) -> None:
-        """A global, as `module name`."""
-        self._stack.append(_known(*argument.split(" ", 1)))
+    def name(self, argument: tuple[str, str]) -> None:
+        """A global: its module and its name."""
+        self._stack.append(_known(*argument))
 
     def stacked_name(self, _: Any) -> None:
         """A global whose module and name lie on the stack."""
@@ -341,4 +344,5 @@ _STEPS: Mapping[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine.call,
     "BUILD": _Machine.state,
 }
+_BY_CODE = {opcode.code: opcode for opcode in pickletools.opcodes}
 _UNDERSTOOD = _PUSHED | _CONSTANTS.keys() | _STEPS.keys() | {"PROTO", "FRAME", "STOP"}
