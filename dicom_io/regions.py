@@ -65,10 +65,18 @@ def read_regions(path: Path) -> Dataset:
     return dataset
 
 
-def refers_to(regions: Dataset, source: LoadedSeries) -> bool:
-    """Whether the regions say that they were drawn on this series."""
-    first = source.datasets[0]
-    return first.SeriesInstanceUID in set(_referenced_series(regions))
+def drawn_on(regions: Dataset) -> frozenset[str]:
+    """Series Instance UIDs of the images that the regions say they were drawn on.
+
+    Raises
+    ------
+    RegionsRefused
+        unreadable.
+    """
+    try:
+        return frozenset(_referenced_series(regions))
+    except _MALFORMED as error:
+        raise RegionsRefused("regions: expected references to series", code="unreadable") from error
 
 
 def _referenced_series(regions: Dataset) -> Iterator[str]:
