@@ -9,10 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from engines.contract import Affine, LabelMap, Quantity, Volume
@@ -25,8 +22,8 @@ GZIP_LEVEL = 1
 """Noise hardly shrinks however long one tries; label maps do at once."""
 VOXELS_MAX = 2**31
 LARGEST_LABEL = 65535
-UNREADABLE = (ImageFileError, HeaderDataError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
-"""What nibabel raises on a damaged file, or on another one."""
+DAMAGED = (EOFError, ValueError, zlib.error, gzip.BadGzipFile)
+"""What reading a damaged file raises, besides nibabel's own errors."""
 
 
 def encoded(array: NDArray[Any], affine: Affine, description: str) -> bytes:
@@ -38,6 +35,8 @@ def encoded(array: NDArray[Any], affine: Affine, description: str) -> bytes:
 
     The axis of time has no step of its own, since frames may differ; truth.json tells when each was taken.
     """
+    import nibabel
+
     ras = LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
     image = nibabel.Nifti1Image(array.T, ras)
     image.set_sform(ras, SCANNER_ANATOMICAL)
@@ -82,13 +81,17 @@ def read_labels(path: Path, names: Mapping[int, str]) -> LabelMap:
 
 def _read(path: Path) -> tuple[NDArray[Any], Affine]:
     """The numbers (z, y, x), rescaled as the file says, and (z, y, x, 1) → LPS mm."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
     try:
         image: Any = nibabel.load(path)
         shape = image.shape
         _check_header(path, image, shape)
         numbers = np.asarray(image.dataobj).reshape(shape[:3])
         ras = np.asarray(image.affine, np.float64)
-    except UNREADABLE as error:
+    except (ImageFileError, HeaderDataError, *DAMAGED) as error:
         raise CaseRefused(f"{path.name}: expected a NIfTI file that can be read", code="unreadable") from error
     affine = (LPS_TO_RAS @ ras)[:, [2, 1, 0, 3]]
     if not np.isfinite(affine).all() or abs(float(np.linalg.det(affine[:3, :3]))) < 1e-9:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
-import highdicom
 import numpy as np
 import pytest
+from highdicom.seg import SegmentationTypeValues
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 
 from dicom_io import regions
 from dicom_io.errors import RegionsRefused
 from dicom_io.regions import chosen_of, drawn_on, inside, read_regions, tumours
 from dicom_io.volume import LoadedSeries
 from dicom_io.write import rtstruct, seg
-from tests import findings, make
+from tests import drawn, findings, make
 
 SHAPE = (8, 16, 14)
 
@@ -43,42 +43,9 @@ def reread(dataset: Dataset, folder: Path) -> Dataset:
     return read_regions(path)
 
 
-def by_highdicom(source: LoadedSeries, folder: Path, mask: NDArray[np.bool_], order: slice, **more: object) -> Dataset:
-    """A segmentation as another program writes it: only some slices, in another order."""
-    described = highdicom.seg.SegmentDescription(
-        1,
-        str(more.pop("label", "Tumor")),
-        codes.SCT.MorphologicallyAbnormalStructure,
-        codes.SCT.Neoplasm,
-        highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
-    )
-    images = []
-    for path in sorted((folder / "pet").glob("*.dcm")) if (folder / "pet").is_dir() else sorted(folder.rglob("*.dcm")):
-        import pydicom
-
-        image = pydicom.dcmread(path)
-        if image.Modality == "PT":
-            images.append(image)
-    places = {image.SOPInstanceUID: image for image in images}
-    ordered = [places[image.SOPInstanceUID] for image in source.datasets]
-    made = highdicom.seg.Segmentation(
-        ordered[order],
-        mask[order].astype(np.uint8),
-        more.pop("kind", highdicom.seg.SegmentationTypeValues.BINARY),
-        [described],
-        highdicom.UID(),
-        9,
-        highdicom.UID(),
-        1,
-        "Somebody",
-        "Tool",
-        "1",
-        "0",
-        omit_empty_frames=bool(more.pop("omit_empty", False)),
-    )
-    path = folder / "by_highdicom.dcm"
-    made.save_as(path)
-    return read_regions(path)
+def by_highdicom(folder: Path, mask: NDArray[np.bool_], **more: Any) -> Dataset:
+    """A segmentation by another program, of the study that `series` made."""
+    return read_regions(drawn.segmentation(sorted((folder / "PT").glob("*.dcm")), mask, folder / "drawn.dcm", **more))
 
 
 @pytest.mark.parametrize("flip", ["", "z", "y", "x", "zyx"])
@@ -86,8 +53,8 @@ def by_highdicom(source: LoadedSeries, folder: Path, mask: NDArray[np.bool_], or
 def test_our_own_objects_come_back(tmp_path: Path, flip: str, make_regions: object) -> None:
     source = series(tmp_path / "study", flip)
     found = tumours(reread(make_regions(source), tmp_path / "made"), source)  # type: ignore[operator]
-    drawn = findings.corner_regions(SHAPE)
-    assert np.array_equal(found.array, (drawn == 3) * 1 + (drawn == 9) * 2)
+    labels = findings.corner_regions(SHAPE)
+    assert np.array_equal(found.array, (labels == 3) * 1 + (labels == 9) * 2)
     assert found.array.dtype == np.uint16
     assert np.array_equal(found.affine, source.static.affine)
     assert set(found.names) == {1, 2}
@@ -99,25 +66,22 @@ def test_our_own_objects_come_back(tmp_path: Path, flip: str, make_regions: obje
 def test_segmentations_of_others_in_any_order_and_extent(tmp_path: Path, order: slice, omit_empty: bool) -> None:
     source = series(tmp_path)
     mask = findings.corner_regions(SHAPE) == 3
-    found = tumours(by_highdicom(source, tmp_path, mask, order, omit_empty=omit_empty), source)
+    found = tumours(by_highdicom(tmp_path, mask, order=order, omit_empty=omit_empty), source)
     assert np.array_equal(found.array > 0, mask)
-    assert source.datasets[0].SeriesInstanceUID in drawn_on(read_regions(tmp_path / "by_highdicom.dcm"))
+    assert source.datasets[0].SeriesInstanceUID in drawn_on(read_regions(tmp_path / "drawn.dcm"))
 
 
 def test_label_maps_and_shares_are_read(tmp_path: Path) -> None:
     source = series(tmp_path)
     mask = findings.corner_regions(SHAPE) == 3
-    for kind in (
-        highdicom.seg.SegmentationTypeValues.LABELMAP,
-        highdicom.seg.SegmentationTypeValues.FRACTIONAL,
-    ):
-        found = tumours(by_highdicom(source, tmp_path, mask, slice(None), kind=kind), source)
+    for kind in (SegmentationTypeValues.LABELMAP, SegmentationTypeValues.FRACTIONAL):
+        found = tumours(by_highdicom(tmp_path, mask, kind=kind), source)
         assert np.array_equal(found.array > 0, mask)
 
 
 def test_a_segmentation_on_another_grid_is_refused(tmp_path: Path) -> None:
     source = series(tmp_path)
-    sound = by_highdicom(source, tmp_path, findings.corner_regions(SHAPE) == 3, slice(None))
+    sound = by_highdicom(tmp_path, findings.corner_regions(SHAPE) == 3)
     for change in ("shift", "beyond"):
         altered = deepcopy(sound)
         for group in altered.PerFrameFunctionalGroupsSequence:
@@ -161,7 +125,7 @@ def test_who_was_drawn_on(tmp_path: Path) -> None:
         ([], None),
     ],
 )
-def test_which_regions_are_tumours(names: list[str], chosen: list[int] | None) -> None:
+def test_which_labelsare_tumours(names: list[str], chosen: list[int] | None) -> None:
     found = list(enumerate(names, start=1))
     if chosen is None:
         with pytest.raises(RegionsRefused):
