@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.contract import Json, LabelMap, Lesion, Measurement, Products, Slot, Volume
+from engines.contract import Json, Lesion, Measurement, Products, Slot, Volume
 from engines.errors import BadParameters, CannotProcess, Stopped
 from engines.threshold_segmentation import parameters as known
 
 if TYPE_CHECKING:
-    from engines.threshold_segmentation.lesions import Region
+    from engines.lesions import Region
 
 SUV_UNIT = "g/ml{SUVbw}"  # UCUM, PS3.16 CID 85
 PHYSIOLOGICAL = "Physiological uptake (brain, heart, kidneys, bladder, bowel) is not excluded by a threshold."
@@ -137,7 +137,7 @@ METHODS: Mapping[str, Callable[[Volume, Volume | None, Mapping[str, Json], Calla
 
 def _products(pet: Volume, finding: _Finding, chosen: Mapping[str, Json], should_stop: Callable[[], bool]) -> Products:
     """Size limits, labels 1 … n from the largest, measures and their sums."""
-    from engines.threshold_segmentation.lesions import largest_first
+    from engines.lesions import label_map, largest_first, totals
 
     smallest_ml = float(chosen["min_volume_ml"])
     big_enough = [region for region in finding.regions if region.voxels * pet.voxel_volume_ml >= smallest_ml]
@@ -158,31 +158,16 @@ def _products(pet: Volume, finding: _Finding, chosen: Mapping[str, Json], should
         lesions.append(lesion)
     return Products(
         method=f"{finding.method}; {chosen['connectivity']}-connected, at least {smallest_ml:g} mL",
-        label_map=_label_map(pet, kept),
+        label_map=label_map(pet, kept),
         lesions=tuple(lesions),
-        measurements=(*_totals(lesions), *finding.measurements),
+        measurements=(*totals(lesions), *finding.measurements),
         warnings=tuple(warnings),
     )
 
 
 def _lesion(pet: Volume, region: Region, label: int, smallest_peak_suv: float) -> Lesion | None:
     """Measures of a region; None where PERCIST does not count it because its SUVpeak is below the threshold."""
-    from engines.threshold_segmentation.lesions import measure
+    from engines.lesions import measure
 
     lesion = measure(pet, region, label)
     return None if lesion.suv_peak is not None and lesion.suv_peak < smallest_peak_suv else lesion
-
-
-def _label_map(pet: Volume, regions: list[Region]) -> LabelMap | None:
-    if not regions:
-        return None
-    labels = np.zeros(pet.array.shape, dtype=np.uint16)
-    for label, region in enumerate(regions, start=1):
-        labels[region.box][region.mask] = label
-    return LabelMap(labels, pet.affine, {label: f"Lesion {label}" for label in range(1, len(regions) + 1)})
-
-
-def _totals(lesions: list[Lesion]) -> tuple[Measurement, Measurement]:
-    volume_ml = float(sum(lesion.volume_ml for lesion in lesions))
-    glycolysis_g = float(sum(lesion.tlg_g for lesion in lesions))
-    return Measurement("MTV", volume_ml, "ml"), Measurement("TLG", glycolysis_g, "g")

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from engines.contract import Products, Quantity, Volume
 from engines.registry import engine
-from engines.threshold_segmentation.lesions import structure
+from engines.lesions import structure
 from engines.threshold_segmentation.thresholds import OwnMaximum, share_of_own_maximum
 
 # Few distinct values make plateaus, ties and shoulders; quarters are exact in float32.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engines.contract import Affine, Lesion, Volume
+from engines.contract import Affine, LabelMap, Lesion, Measurement, Volume
 
 PEAK_VOLUME_ML = 1.0
 PEAK_RADIUS_MM = (3.0 * PEAK_VOLUME_ML * 1000.0 / (4.0 * pi)) ** (1.0 / 3.0)  # 6.2035 mm
@@ -80,6 +80,23 @@ def bounding_box(mask: Mask) -> Box | None:
 def largest_first(regions: list[Region]) -> list[Region]:
     """Sorted by number of voxels, equal ones by position: the order of the labels."""
     return sorted(regions, key=lambda region: (-region.voxels, region.first))
+
+
+def label_map(pet: Volume, regions: list[Region]) -> LabelMap | None:
+    """Labels 1 … n of regions on the grid of a PET, None where there are none; a label is a uint16."""
+    if not regions:
+        return None
+    labels = np.zeros(pet.array.shape, dtype=np.uint16)
+    for label, region in enumerate(regions, start=1):
+        labels[region.box][region.mask] = label
+    return LabelMap(labels, pet.affine, {label: f"Lesion {label}" for label in range(1, len(regions) + 1)})
+
+
+def totals(lesions: list[Lesion]) -> tuple[Measurement, Measurement]:
+    """Metabolic tumour volume [mL] and total lesion glycolysis [g]."""
+    volume_ml = float(sum(lesion.volume_ml for lesion in lesions))
+    glycolysis_g = float(sum(lesion.tlg_g for lesion in lesions))
+    return Measurement("MTV", volume_ml, "ml"), Measurement("TLG", glycolysis_g, "g")
 
 
 def measure(pet: Volume, region: Region, label: int) -> Lesion:
