@@ -29,7 +29,9 @@ def hide(image: Tensor, mask: Tensor, token: Tensor | float = 0.0) -> Tensor:
     return torch.where(mask, token, image)
 
 
-def reconstruction_loss(predicted: Tensor, image: Tensor, mask: Tensor, visible_weight: float = VISIBLE_WEIGHT) -> Tensor:
+def reconstruction_loss(
+    predicted: Tensor, image: Tensor, mask: Tensor, visible_weight: float = VISIBLE_WEIGHT
+) -> Tensor:
     """Σ M·(x̂−x)² / ΣM + weight · Σ (1−M)·(x̂−x)² / Σ(1−M), pooled over samples and modalities."""
     squared = (predicted - image).square()
     hidden = (squared * mask).sum() / mask.sum().clamp(min=1)

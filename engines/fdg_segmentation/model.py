@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from engines.contract import Json
+from engines.errors import WeightsRefused
+from engines.models import Weights
 
+ABOUT_IMAGES = frozenset({"spacing_mm", "patch"})
+"""What a card's architecture also says: the grid and the windows that the network is made for."""
 SLOPE = 0.01
 """Of LeakyReLU, and of the gain of He's initialisation."""
 
@@ -45,7 +49,8 @@ class _Convolution(nn.Module):
         self.nonlinearity = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, image: Tensor) -> Tensor:
-        return cast(Tensor, self.nonlinearity(self.norm(self.conv(image))))
+        """As `Network`."""
+        return cast("Tensor", self.nonlinearity(self.norm(self.conv(image))))
 
 
 def _stage(entering: int, leaving: int, convolutions: int, stride: int = 1) -> nn.Sequential:
@@ -54,7 +59,7 @@ def _stage(entering: int, leaving: int, convolutions: int, stride: int = 1) -> n
 
 
 class PlainConvUNet(nn.Module):
-    """U-Net of plain convolutions (nnU-Net v2's 3d_fullres; Isensee 2021, Nat Methods 18:203), without deep supervision.
+    """U-Net of plain convolutions without deep supervision (nnU-Net's 3d_fullres; Isensee 2021, Nat Methods 18:203).
 
     widths : channels of each stage; every stage after the first halves the image
     encoder_convolutions, decoder_convolutions : per stage; of the encoder one number for each, or one for all
@@ -74,7 +79,8 @@ class PlainConvUNet(nn.Module):
         each = (encoder_convolutions,) * len(widths) if isinstance(encoder_convolutions, int) else encoder_convolutions
         before = (entering, *widths[:-1])
         self.encoder = nn.ModuleList(
-            _stage(a, b, n, stride=1 if i == 0 else 2) for i, (a, b, n) in enumerate(zip(before, widths, each, strict=True))
+            _stage(a, b, n, stride=1 if i == 0 else 2)
+            for i, (a, b, n) in enumerate(zip(before, widths, each, strict=True))
         )
         upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.upsampling = nn.ModuleList(nn.ConvTranspose3d(low, high, 2, 2) for low, high in upwards)
@@ -84,6 +90,7 @@ class PlainConvUNet(nn.Module):
         self.apply(_he)
 
     def features(self, image: Tensor) -> Tensor:
+        """As `Network`."""
         skips = []
         for stage in self.encoder:
             image = stage(image)
@@ -94,7 +101,8 @@ class PlainConvUNet(nn.Module):
         return image
 
     def forward(self, image: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.features(image)))
+        """As `Network`."""
+        return cast("Tensor", self.head(self.features(image)))
 
 
 class DualBranchUNet(nn.Module):
@@ -124,20 +132,22 @@ class DualBranchUNet(nn.Module):
             for _ in range(2)
         )
         self.apart = apart
-        first = cast(PlainConvUNet, self.branches[0])
+        first = cast("PlainConvUNet", self.branches[0])
         self.divisor, self.width = first.divisor, 2 * first.width
         self.head = nn.Conv3d(self.width, leaving, 1)
         self.head.apply(_he)
 
     def features(self, image: Tensor) -> Tensor:
+        """As `Network`."""
         parts = zip(self.branches, image.split(1, dim=1), strict=True)
-        return torch.cat([cast(PlainConvUNet, branch).features(part) for branch, part in parts], dim=1)
+        return torch.cat([cast("PlainConvUNet", branch).features(part) for branch, part in parts], dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """As `Network`."""
         if self.apart:
             parts = zip(self.branches, image.split(1, dim=1), strict=True)
             return torch.cat([branch(part) for branch, part in parts], dim=1)
-        return cast(Tensor, self.head(self.features(image)))
+        return cast("Tensor", self.head(self.features(image)))
 
 
 class SwinUNETRv2(nn.Module):
@@ -172,21 +182,25 @@ class SwinUNETRv2(nn.Module):
         )
 
     def features(self, image: Tensor) -> Tensor:
+        """As `Network`."""
         swin = self.swin
         hidden = swin.swinViT(image, swin.normalize)
         skips = [swin.encoder1(image), swin.encoder2(hidden[0]), swin.encoder3(hidden[1]), swin.encoder4(hidden[2])]
         decoded = swin.decoder5(swin.encoder10(hidden[4]), hidden[3])
-        for decoder, skip in zip((swin.decoder4, swin.decoder3, swin.decoder2, swin.decoder1), skips[::-1], strict=True):
+        for decoder, skip in zip(
+            (swin.decoder4, swin.decoder3, swin.decoder2, swin.decoder1), skips[::-1], strict=True
+        ):
             decoded = decoder(decoded, skip)
-        return cast(Tensor, decoded)
+        return cast("Tensor", decoded)
 
     def forward(self, image: Tensor) -> Tensor:
-        return cast(Tensor, self.swin.out(self.features(image)))
+        """As `Network`."""
+        return cast("Tensor", self.swin.out(self.features(image)))
 
     @property
     def head(self) -> nn.Module:
         """The last, 1³ convolution."""
-        return cast(nn.Module, self.swin.out)
+        return cast("nn.Module", self.swin.out)
 
 
 ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
@@ -195,10 +209,33 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 
 
 def build(name: str, arguments: Mapping[str, Json]) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator. Raises ValueError for a name that is not one."""
+    """A network with fresh weights, drawn from torch's global generator.
+
+    Raises
+    ------
+    ValueError
+        No architecture of that name.
+    """
     if name not in ARCHITECTURES:
         raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, got {name!r}")
-    return ARCHITECTURES[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
+    return ARCHITECTURES[name](**{key: _fixed(value) for key, value in arguments.items()})
+
+
+def from_weights(weights: Weights) -> nn.Module:
+    """The network of a card with its tensors. Raises WeightsRefused "other-architecture" where they do not fit."""
+    named = weights.card.architecture
+    try:
+        network = build(named.name, {key: value for key, value in named.arguments.items() if key not in ABOUT_IMAGES})
+        network.load_state_dict({name: tensor.float() for name, tensor in weights.tensors.items()})
+    except (ValueError, TypeError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        message = f"weights of {named.name}: expected tensors of the network its card names, got {said}"
+        raise WeightsRefused(message, code="other-architecture") from error
+    return network
+
+
+def _fixed(value: Json) -> Json:
+    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 def _he(module: nn.Module) -> None:

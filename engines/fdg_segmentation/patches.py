@@ -17,6 +17,8 @@ from engines.fdg_segmentation.preprocessing import Example
 from engines.lesions import Mask, structure
 from engines.training import Batch
 
+HOT = 3.0
+"""PET z-score; in a whole body about 6 times the mean."""
 Shape = tuple[int, int, int]
 Generator = np.random.Generator
 
@@ -28,6 +30,7 @@ class Drawing:
     patch : voxels (z, y, x)
     zoom : a side is enlarged by up to this share, or made smaller, in half of the patches
     lesions : share of patches that are laid around a voxel of a lesion, each lesion being as likely
+    hot : share that are laid around a voxel of a PET z-score above 3, which mostly is an organ
     partial_view : share of patches whose z-scores are taken anew over a random part of the body around them, as if
         the examination had shown no more
     """
@@ -35,6 +38,7 @@ class Drawing:
     patch: Shape
     zoom: float = 0.1
     lesions: float = 0.0
+    hot: float = 0.0
     partial_view: float = 0.0
 
 
@@ -51,11 +55,17 @@ class Patches:
             if each.truth is not None and drawing.lesions > 0.0
             for voxels in _lesion_voxels(each.truth)
         ]
+        self.hot = [
+            (number, voxels) for number, each in enumerate(examples) for voxels in _hot_voxels(each, drawing.hot)
+        ]
 
     def batch(self, size: int, rng: Generator) -> Batch:
-        """image : float32 (batch, 2, z, y, x); truth : bool (batch, 1, z, y, x), False where unlabelled."""
+        """`image` float32 (batch, 2, z, y, x) and `truth` bool (batch, 1, z, y, x), False where unlabelled."""
         drawn = [self._patch(rng) for _ in range(size)]
-        return {"image": torch.stack([image for image, _ in drawn]), "truth": torch.stack([truth for _, truth in drawn])}
+        return {
+            "image": torch.stack([image for image, _ in drawn]),
+            "truth": torch.stack([truth for _, truth in drawn]),
+        }
 
     def _patch(self, rng: Generator) -> tuple[Tensor, Tensor]:
         drawing = self.drawing
@@ -77,15 +87,29 @@ class Patches:
 
     def _place(self, cut: tuple[int, ...], rng: Generator) -> tuple[int, list[int]]:
         """Which example, and the first index along each axis."""
-        if self.lesions and rng.random() < self.drawing.lesions:
-            number, voxels = self.lesions[rng.integers(len(self.lesions))]
-            shape = self.examples[number].image.shape[1:]
-            voxel = voxels[rng.integers(len(voxels))]
-            wanted = [int(at) - int(rng.integers(n // 4, n - n // 4)) for at, n in zip(voxel, cut, strict=True)]
-            return number, [min(max(0, at), max(0, side - n)) for at, side, n in zip(wanted, shape, cut, strict=True)]
+        chance = rng.random()
+        for share, places in ((self.drawing.lesions, self.lesions), (self.drawing.hot, self.hot)):
+            if places and chance < share:
+                return self._around(places[rng.integers(len(places))], cut, rng)
+            chance -= share
         number = int(rng.integers(len(self.examples)))
         shape = self.examples[number].image.shape[1:]
         return number, [int(rng.integers(max(0, side - n) + 1)) for side, n in zip(shape, cut, strict=True)]
+
+    def _around(
+        self, place: tuple[int, NDArray[np.int64]], cut: tuple[int, ...], rng: Generator
+    ) -> tuple[int, list[int]]:
+        """One of the voxels comes to lie in the middle half of the patch, as far as the image allows."""
+        number, voxels = place
+        shape = self.examples[number].image.shape[1:]
+        voxel = voxels[rng.integers(len(voxels))]
+        wanted = [int(at) - int(rng.integers(n // 4, n - n // 4)) for at, n in zip(voxel, cut, strict=True)]
+        return number, [min(max(0, at), max(0, side - n)) for at, side, n in zip(wanted, shape, cut, strict=True)]
+
+
+def _hot_voxels(example: Example, share: float) -> list[NDArray[np.int64]]:
+    found = np.argwhere(example.image[0] > HOT) if share > 0.0 else np.zeros((0, 3), np.int64)
+    return [found] if len(found) else []
 
 
 def _lesion_voxels(truth: Mask) -> list[NDArray[np.int64]]:

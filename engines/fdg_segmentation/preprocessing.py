@@ -28,15 +28,20 @@ LEAST_SEEN = 0.9
 LEAST_IN_BODY = 0.6
 """Share of that activity that must lie in the body the CT shows: noise and scatter outside are little of it."""
 PAPER_SPACING_MM = (3.0, 2.0, 2.0)
+PAPER_PATCH = (96, 128, 128)
 
 Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """image : float32 (2, z, y, x), PET and CT as z-scores; affine : of its grid; body : what CT > −500 HU shows."""
+    """A study on the grid of a network, all arrays (z, y, x).
+
+    image : float32 (2, z, y, x), PET and CT as z-scores; suv : the PET before [g/mL]; body : what CT > −500 HU shows
+    """
 
     image: FloatArray
+    suv: FloatArray
     affine: Affine
     body: Mask
 
@@ -65,7 +70,7 @@ def prepared(pet: Volume, ct: Volume, spacing_mm: Spacing) -> Prepared:
     _check_pairing(suv, ct, affine, body)
     box = _with_margin(body, BODY_MARGIN)
     image = np.stack([z_score(suv[box], "pet"), z_score(hu[box], "ct")])
-    return Prepared(image, shifted(affine, box), body[box])
+    return Prepared(image, suv[box], shifted(affine, box), body[box])
 
 
 def example(case: Case, spacing_mm: Spacing) -> Example:
@@ -107,7 +112,7 @@ def patient_grid(volume: Volume, spacing_mm: Spacing) -> tuple[Affine, tuple[int
 
 
 def sampled(volume: Volume, affine: Affine, shape: tuple[int, int, int], outside: float) -> FloatArray:
-    """A volume at the points of a grid, linearly interpolated; finer voxels are averaged over a step of the grid first."""
+    """A volume at the points of a grid, linearly interpolated; finer voxels are averaged over a step of it first."""
     to_index = np.linalg.inv(volume.affine) @ affine
     averaged = np.maximum(np.rint(np.abs(to_index[:3, :3]).max(axis=1)).astype(int), 1)
     array = volume.array if averaged.max() == 1 else ndimage.uniform_filter(volume.array, averaged, mode="nearest")
@@ -186,7 +191,10 @@ def _field_of_view(ct: Volume, affine: Affine, shape: tuple[int, ...]) -> Mask:
     """Points of a grid that lie between the outer faces of a CT's voxels."""
     to_index = np.linalg.inv(ct.affine) @ affine
     seen: Mask = np.ones(shape, dtype=bool)
-    steps = [np.arange(n, dtype=float).reshape([-1 if axis == own else 1 for axis in range(3)]) for own, n in enumerate(shape)]
+    steps = [
+        np.arange(n, dtype=float).reshape([-1 if axis == own else 1 for axis in range(3)])
+        for own, n in enumerate(shape)
+    ]
     for row, count in zip(to_index[:3], ct.array.shape, strict=True):
         index = row[0] * steps[0] + row[1] * steps[1] + row[2] * steps[2] + row[3]
         seen &= (index >= -0.5) & (index <= count - 0.5)

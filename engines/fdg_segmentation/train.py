@@ -6,7 +6,7 @@ at hidden voxels only), and networks of two branches, joined late or pre-trained
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -19,10 +19,11 @@ from engines.contract import Case
 from engines.errors import EngineError
 from engines.fdg_segmentation import masks, model
 from engines.fdg_segmentation.patches import Drawing, Patches
-from engines.fdg_segmentation.preprocessing import PAPER_SPACING_MM, Example, Spacing, examples
+from engines.fdg_segmentation.preprocessing import PAPER_PATCH, PAPER_SPACING_MM, Example, Spacing, examples
+from engines.fdg_segmentation.windows import predicted
 from engines.metrics import dice
 from engines.models import Architecture
-from engines.tiling import Tiling, predict_in_windows
+from engines.tiling import Tiling
 from engines.training import Batch, History, Objective, Run, Schedule, Validation
 
 Tensors = Mapping[str, Tensor]
@@ -54,7 +55,7 @@ class Preset:
     finetuning: Schedule
     probing: Schedule
     pretraining_drawing: Drawing | None = None
-    validate_every: int = 500
+    validate_every: int = 600
     pooled_dice: bool = False
     """Dice loss over the whole batch instead of patch by patch, where patches without a lesion weigh as much."""
     token: bool = False
@@ -144,7 +145,7 @@ def probe_on(prepared: Sequence[Example], preset: Preset, run: Run, start: Tenso
 
 
 def started_from(start: Tensors | None, preset: Preset, seed: int) -> nn.Module:
-    """The network of a preset with the given weights, but with a fresh head: reconstruction and classes share no meaning.
+    """The network of a preset with the given weights, but with a fresh head: classes are no reconstructed intensities.
 
     Raises
     ------
@@ -172,25 +173,9 @@ def mean_dice(network: nn.Module, tune: Sequence[Example], preset: Preset) -> fl
     for each in tune:
         if each.truth is None or not each.truth.any():
             continue
-        found = probability(network, each.image.astype(np.float32), preset.tiling(0.25), lambda: False) > 0.5
+        found = predicted(network, each.image.astype(np.float32), preset.tiling(0.25), lambda: False) > 0.5
         scores.append(dice(found, each.truth))
     return float(np.mean(scores))
-
-
-def probability(
-    network: nn.Module, image: np.ndarray, tiling: Tiling, should_stop: Callable[[], bool]
-) -> np.ndarray:
-    """Probability of tumour (z, y, x) of a prepared image (2, z, y, x), window by window."""
-    weights = next(network.parameters())
-
-    def predict(part: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(np.ascontiguousarray(part))[None].to(weights.device)
-        with torch.inference_mode(), torch.autocast(weights.device.type, torch.bfloat16):
-            logits = network(batch).float()
-        found: np.ndarray = logits.softmax(dim=1)[0, 1:].cpu().numpy()
-        return found
-
-    return predict_in_windows(image, predict, tiling, should_stop)[0]
 
 
 def _segmentation(prepared: Sequence[Example], preset: Preset) -> Objective:
@@ -224,17 +209,17 @@ def _head_of(network: nn.Module) -> str:
 
 
 def _tiny() -> Preset:
-    arguments = {"widths": [16, 32, 64, 128], "encoder_convolutions": [1, 2, 2, 2], "decoder_convolutions": 1}
+    arguments = {"widths": [8, 32, 64, 128], "encoder_convolutions": [1, 2, 2, 2], "decoder_convolutions": 1}
     patch = (64, 48, 64)
     return Preset(
         network=Architecture("plain_conv_unet", arguments),
         spacing_mm=(5.0, 5.0, 5.0),
-        drawing=Drawing(patch, lesions=0.5, partial_view=0.25),
-        pretraining_drawing=Drawing(patch, partial_view=0.25),
+        drawing=Drawing(patch, lesions=0.5, hot=0.3, partial_view=0.25),
+        pretraining_drawing=Drawing(patch, hot=0.3, partial_view=0.25),
         block=(8, 6, 8),
         batch=(2, 2),
-        pretraining=Schedule(1600, 1e-3, warm_up_steps=50),
-        finetuning=Schedule(5000, 2e-3, warm_up_steps=100),
+        pretraining=Schedule(500, 2e-3, warm_up_steps=50),
+        finetuning=Schedule(4000, 2e-3, warm_up_steps=100),
         probing=Schedule(300, 1e-2),
         pooled_dice=True,
     )
@@ -259,11 +244,10 @@ def _ablation() -> Preset:
 
 def _paper(network: Architecture, learning_rate: float) -> Preset:
     """Sizes and schedule of the paper: 200 epochs of 4,997 volumes, 100 epochs of 700."""
-    patch = (96, 128, 128)
     return Preset(
         network=network,
         spacing_mm=PAPER_SPACING_MM,
-        drawing=Drawing(patch),
+        drawing=Drawing(PAPER_PATCH),
         block=(12, 16, 16),
         batch=(16, 4),
         pretraining=Schedule(62_400, learning_rate),
