@@ -167,6 +167,13 @@ def started_from(start: Tensors | None, preset: Preset, seed: int) -> nn.Module:
     return network
 
 
+def started_with(tensors: Tensors, preset: Preset) -> nn.Module:
+    """The network of a preset with all of the given weights, its head included."""
+    network = _network(replace(preset, network=_joined(preset.network)), 0)
+    network.load_state_dict(dict(tensors))
+    return network
+
+
 def mean_dice(network: nn.Module, tune: Sequence[Example], preset: Preset) -> float:
     """Mean Dice over the examples that have a lesion, on the grid of the preset; windows overlap by a quarter."""
     scores = []
@@ -210,13 +217,13 @@ def _head_of(network: nn.Module) -> str:
 
 def _tiny() -> Preset:
     arguments = {"widths": [8, 32, 64, 128], "encoder_convolutions": [1, 2, 2, 2], "decoder_convolutions": 1}
-    patch = (64, 48, 64)
+    patch = (48, 40, 48)
     return Preset(
         network=Architecture("plain_conv_unet", arguments),
         spacing_mm=(5.0, 5.0, 5.0),
         drawing=Drawing(patch, lesions=0.5, hot=0.3, partial_view=0.25),
         pretraining_drawing=Drawing(patch, hot=0.3, partial_view=0.25),
-        block=(8, 6, 8),
+        block=(6, 5, 6),
         batch=(2, 2),
         pretraining=Schedule(500, 2e-3, warm_up_steps=50),
         finetuning=Schedule(4000, 2e-3, warm_up_steps=100),
@@ -226,19 +233,18 @@ def _tiny() -> Preset:
 
 
 def _ablation() -> Preset:
-    """A run in minutes: half the widths, smaller patches."""
-    patch = (48, 40, 48)
-    tiny = _tiny()
+    """A run in minutes: smaller patches, fewer channels and steps."""
+    tiny, patch = _tiny(), (32, 32, 40)
     arguments = dict(tiny.network.arguments) | {"widths": [8, 16, 32, 64]}
     return replace(
         tiny,
         network=Architecture("plain_conv_unet", arguments),
         drawing=replace(tiny.drawing, patch=patch),
         pretraining_drawing=replace(tiny.drawing, patch=patch, lesions=0.0),
-        block=(6, 5, 6),
-        pretraining=replace(tiny.pretraining, steps=1000),
-        finetuning=replace(tiny.finetuning, steps=1000),
-        validate_every=1000,
+        block=(4, 4, 5),
+        pretraining=replace(tiny.pretraining, steps=600),
+        finetuning=replace(tiny.finetuning, steps=1200),
+        validate_every=1200,
     )
 
 

@@ -47,7 +47,7 @@ def card(preset: Preset, studies: int, seed: int, where: dict[str, Any]) -> mode
     return models.Card(
         engine=infer.FdgSegmentation.name,
         architecture=models.Architecture(preset.network.name, arguments),
-        data=f"{studies} simulated FDG PET/CT studies (cohort fdg-train, version {VERSION}, {cohort('fdg-train').sha256})",
+        data=f"{studies} simulated FDG PET/CT studies (cohort fdg-train {VERSION}, {cohort('fdg-train').sha256[:16]})",
         commit=where["commit"] or "unknown",
         seed=seed,
         metrics={},
