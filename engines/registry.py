@@ -17,7 +17,15 @@ def _threshold_segmentation() -> Engine:
     return ThresholdSegmentation()
 
 
-ENGINES: Mapping[str, Callable[[], Engine]] = MappingProxyType({"threshold_segmentation": _threshold_segmentation})
+def _fdg_segmentation() -> Engine:
+    from engines.fdg_segmentation.infer import FdgSegmentation
+
+    return FdgSegmentation()
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = MappingProxyType(
+    {"fdg_segmentation": _fdg_segmentation, "threshold_segmentation": _threshold_segmentation}
+)
 
 
 def names() -> list[str]:
