@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from daemon import cli_jobs
+from daemon import cli_jobs, cli_models
 from daemon.terminal import (
     FAILED,
     NODE_YAML,
@@ -51,6 +51,7 @@ rules = typer.Typer(help="Rules: why a study went where it went, and what other 
 app.add_typer(cli_jobs.jobs, name="jobs")
 app.add_typer(cli_jobs.conflicts, name="conflicts")
 app.add_typer(cli_jobs.destinations, name="destinations")
+app.add_typer(cli_models.models, name="models")
 app.add_typer(rules, name="rules")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Future
 from sqlalchemy import select
 
-from daemon import deliver
+from daemon import deliver, models
 from daemon.failures import HINTS, Disposition, Failure, back_off, contain
 from daemon.node import TRACERD_VERSION, Node, Turn
 from daemon.pool import Pool
@@ -178,6 +178,7 @@ def task_of(turn: Turn, job: schema.Job, number: int) -> Task:
         identity=identity_of(turn, job),
         timezone=node.timezone.key,
         limit_s=job.time_limit_s or node.settings.execute.time_limit_s,
+        weights=models.path_for_job(turn, job, method),
     )
 
 

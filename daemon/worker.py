@@ -25,7 +25,7 @@ from daemon.failures import Disposition, Failure
 from dicom_io.errors import DicomError
 from dicom_io.spool import fsync_directory
 from engines.contract import Products, Quantity
-from engines.errors import CannotProcess
+from engines.errors import CannotProcess, WeightsRefused
 
 MANIFEST = "manifest.json"
 TRACE = "trace.txt"
@@ -38,6 +38,7 @@ class Task:
     inputs : slot → {"quantity": …, "paths": [absolute paths]}
     identity : keyword arguments of dicom_io.write.header.Identity, `created` as ISO text
     objects : kinds of dicom_io.write.objects.KINDS to write; None = the usual ones
+    weights : path of the weights to use instead of those the engine is shipped with
     limit_s : wall-clock limit after which the worker process ends itself
     """
 
@@ -50,6 +51,7 @@ class Task:
     timezone: str
     limit_s: float
     objects: Sequence[str] | None = None
+    weights: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -115,7 +117,9 @@ def perform(task: Task, folder: Path, should_stop: Callable[[], bool]) -> dict[s
 
     started = time.monotonic()
     zone = ZoneInfo(task.timezone)
-    method = runnable(task.engine)
+    method = runnable(task.engine, None if task.weights is None else Path(task.weights))
+    if method.weights_sha256 != task.identity["weights_sha256"]:
+        raise WeightsRefused("weights: expected those the job was made for, got others", code="other-weights")
     loaded = {}
     for slot, wanted in task.inputs.items():
         paths = [Path(path) for path in wanted["paths"]]

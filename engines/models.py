@@ -50,6 +50,7 @@ class Card:
     data : what they were trained on, in words; commit : of the program that trained them; seed : None where not known
     metrics : results by name, with where they were measured
     created : when, with its time zone
+    start_only : to train from, not to make results with
     sha256 : of the file of weights; `save` fills it in
     """
 
@@ -61,6 +62,7 @@ class Card:
     metrics: Mapping[str, Json]
     intended_use: str
     created: AwareDatetime
+    start_only: bool = False
     sha256: _Digest | None = None
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
