@@ -18,10 +18,10 @@ def _threshold_segmentation() -> Engine:
     return ThresholdSegmentation()
 
 
-def _fdg_segmentation() -> Engine:
-    from engines.fdg_segmentation.infer import FdgSegmentation
+def _fdg_segmentation(weights: Path | None = None) -> Engine:
+    from engines.fdg_segmentation.infer import SHIPPED, FdgSegmentation
 
-    return FdgSegmentation()
+    return FdgSegmentation(weights or SHIPPED)
 
 
 ENGINES: Mapping[str, Callable[..., Engine]] = MappingProxyType(
