@@ -36,23 +36,23 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List the node's models. An engine without a champion uses the weights it is shipped with."""
-    from daemon import models as node_models
+    from daemon import promotion
     from daemon.ask import Request
     from daemon.show_models import show_models
 
     route = "/models" if engine is None else f"/models?engine={quote(engine, safe='')}"
-    found = _ask(config, Request("GET", route, lambda turn: node_models.list_models(turn, name=engine)))
+    found = _ask(config, Request("GET", route, lambda turn: promotion.list_models(turn, name=engine)))
     print_json(found) if as_json else show_models(found)
 
 
 @models.command("show", epilog="Example:  tracerd models show 3fa81c")
 def show(digest: Digest, config: Config = NODE_YAML, *, as_json: Json = False) -> None:
     """Show one model: its card, what it was trained on, how good it was, and every decision about it."""
-    from daemon import models as node_models
+    from daemon import promotion
     from daemon.ask import Request
     from daemon.show_models import show_model
 
-    request = Request("GET", f"/models/{quote(digest, safe='')}", lambda turn: node_models.describe(turn, digest))
+    request = Request("GET", f"/models/{quote(digest, safe='')}", lambda turn: promotion.describe(turn, digest))
     found = _ask(config, request)
     print_json(found) if as_json else show_model(found)
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from daemon import commands, models
+from daemon import commands, promotion
 from daemon.node import Node, Turn
 from engines.errors import WeightsRefused
 
@@ -110,17 +110,17 @@ def add_models(app: FastAPI, change: Open, look: Open) -> None:
     @app.get("/models")
     def list_models(engine: str | None = None) -> list[dict[str, Any]]:
         with look() as turn:
-            return models.list_models(turn, name=engine)
+            return promotion.list_models(turn, name=engine)
 
     @app.get("/models/{digest}")
     def show(digest: str) -> dict[str, Any]:
         with look() as turn:
-            return models.describe(turn, digest)
+            return promotion.describe(turn, digest)
 
     @app.post("/models")
     def register(body: Registration) -> dict[str, Any]:
         with change() as turn:
-            return models.register(turn, body.sha256, actor=body.actor)
+            return promotion.register(turn, body.sha256, actor=body.actor)
 
     @app.post("/models/{name}/{action}")
     def act(name: str, action: str, body: Because) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def add_models(app: FastAPI, change: Open, look: Open) -> None:
 
 def act_on_model(turn: Turn, name: str, action: str, body: Because) -> dict[str, Any]:
     """Apply one of the verbs of `tracerd models`: a model is promoted, an engine rolled back."""
-    verbs = {"promote": models.promote, "rollback": models.rollback}
+    verbs = {"promote": promotion.promote, "rollback": promotion.rollback}
     if action not in verbs:
         raise commands.CannotDo(f"a model can be promoted, an engine rolled back, got {action}")
     return verbs[action](turn, name, because=body.because, actor=body.actor)

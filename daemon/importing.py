@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
-from daemon import models as node_models
+from daemon import promotion
 from daemon.ask import Request, actor, ask
 from daemon.commands import CannotDo
+from daemon.models import keep
 from daemon.node import TRACERD_VERSION, Folders, utc_now
 from engines import models
 from engines.errors import EngineError
@@ -60,7 +61,7 @@ def import_weights(wanted: Wanted, out: Path | None, settings: Settings | None) 
         The node cannot take it.
     """
     if settings is not None:  # before an hour's conversion: is there a node?
-        ask(settings, Request("GET", "/models", node_models.list_models))
+        ask(settings, Request("GET", "/models", promotion.list_models))
     with tempfile.TemporaryDirectory() as passing:
         weights = wanted.path
         if weights.suffix != SUFFIX:
@@ -71,9 +72,9 @@ def import_weights(wanted: Wanted, out: Path | None, settings: Settings | None) 
         if settings is None:
             card = models.card_of(weights)
             return {"path": str(weights), "sha256": card.sha256, "card": card.to_json()}
-        digest = node_models.keep(Folders(settings.data.resolve()), weights)
+        digest = keep(Folders(settings.data.resolve()), weights)
     body = {"actor": actor(), "sha256": digest}
-    order = Request("POST", "/models", lambda turn: node_models.register(turn, digest, actor=body["actor"]), body)
+    order = Request("POST", "/models", lambda turn: promotion.register(turn, digest, actor=body["actor"]), body)
     done: dict[str, Any] = ask(settings, order)
     return done
 

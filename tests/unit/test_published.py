@@ -160,7 +160,7 @@ def test_another_network_is_refused_with_what_differs(tmp_path: Path) -> None:
     torch.manual_seed(0)
     own = dict(model.build(SMALL.name, SMALL.arguments).state_dict())
     wider = Architecture(SMALL.name, {**SMALL.arguments, "widths": [4, 8, 20]})
-    with pytest.raises(OtherArchitecture, match="of another shape: encoder.2.0.conv.weight"):
+    with pytest.raises(OtherArchitecture, match=r"of another shape: encoder\.2\.0\.conv\.weight"):
         tensors_of({name: each.numpy() for name, each in own.items()}, wider)
     del own["head.bias"]
     own["token"] = torch.zeros(1)
