@@ -33,7 +33,8 @@ class FdgSegmentation:
     """Tumour segmentation of FDG PET/CT by a network (arXiv 2605.21835).
 
     weights : a file of `engines.models`, whose card names the network and what it was trained on; device : of torch,
-    None = the first GPU where there is one
+    None = the first GPU where there is one. Which weights they are is read from their card; they are compared with it
+    before they are used. Raises WeightsRefused where there is no card.
     """
 
     name = "fdg_segmentation"
@@ -43,11 +44,7 @@ class FdgSegmentation:
 
     def __init__(self, weights: Path = SHIPPED, device: str | None = None) -> None:
         self.weights, self.device = weights, device
-
-    @property
-    def weights_sha256(self) -> str | None:
-        """Of the weights, as their card says; they are compared with it before they are used."""
-        return models.card_of(self.weights).sha256
+        self.weights_sha256: str | None = models.card_of(weights).sha256
 
     def check(self, parameters: Mapping[str, Json]) -> list[str]:
         """Every fault of the parameters in words."""
