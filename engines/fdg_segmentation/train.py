@@ -242,7 +242,7 @@ def _ablation() -> Preset:
         drawing=replace(tiny.drawing, patch=patch),
         pretraining_drawing=replace(tiny.drawing, patch=patch, lesions=0.0),
         block=(4, 4, 5),
-        pretraining=replace(tiny.pretraining, steps=600),
+        pretraining=replace(tiny.pretraining, steps=800),
         finetuning=replace(tiny.finetuning, steps=1200),
         validate_every=1200,
     )
