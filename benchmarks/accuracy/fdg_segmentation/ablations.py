@@ -164,6 +164,7 @@ def main() -> None:
         name: {"sha256": cohort(name).sha256, "studies": len(each)}
         for name, each in (("fdg-train", studies.learn), ("fdg-tune", studies.tune))
     }
+    where = provenance(REPOSITORY, packages=["torch", "monai", "numpy"])
     for seed in range(1, given.seeds + 1):
         for trial in TRIALS:
             path = RESULTS / f"{trial.name.replace(' ', '_').replace(',', '').replace('%', 'pc')}-seed{seed}.json"
@@ -174,7 +175,7 @@ def main() -> None:
                 "seed": seed,
                 "command": " ".join(["python", "-m", "benchmarks.accuracy.fdg_segmentation.ablations", *sys.argv[1:]]),
                 "data": data,
-                **provenance(RUNS, packages=["torch", "monai", "numpy"]),
+                **where,
                 **performed(trial, seed, studies),
             }
             path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
