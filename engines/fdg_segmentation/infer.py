@@ -72,7 +72,7 @@ class FdgSegmentation:
         from engines.fdg_segmentation.preprocessing import back_on_grid_of, prepared
 
         chosen = {**self.defaults, **parameters}
-        network, card = _network(self.weights, self.device)
+        network, card = loaded(self.weights, self.device)
         pet = volumes["pet"]
         seen = prepared(pet, volumes["ct"], spacing_of(card))
         found = probability(network, seen, window_of(card), chosen, should_stop)
@@ -118,7 +118,8 @@ def spacing_of(card: models.Card) -> Spacing:
 
 
 @lru_cache(maxsize=2)
-def _network(path: Path, device: str | None) -> tuple[nn.Module, models.Card]:
+def loaded(path: Path, device: str | None) -> tuple[nn.Module, models.Card]:
+    """The network of a file of weights, ready to predict, and its card; kept for the next study."""
     import torch
 
     from engines.fdg_segmentation.model import from_weights

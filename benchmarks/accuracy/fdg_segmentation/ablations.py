@@ -132,7 +132,7 @@ def _dice(network: torch.nn.Module, each: Example, preset: Preset) -> float | No
 
 def edge_artefact(tensors: dict[str, torch.Tensor], preset: Preset, tune: Sequence[Example]) -> float:
     """Mean of `masks.step_at_borders` over patches of the tune cohort, the same for every pre-training."""
-    autoencoder = train.MaskedAutoencoder(train._network(preset, 0), token=preset.token).eval()
+    autoencoder = train.MaskedAutoencoder(train.network_of(preset, 0), token=preset.token).eval()
     named = {name if name == "token" else f"network.{name}": tensor for name, tensor in tensors.items()}
     autoencoder.load_state_dict(named)
     rng, found = np.random.default_rng(7), []
