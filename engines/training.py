@@ -41,6 +41,7 @@ class Schedule:
     """How long and how fast: AdamW, cosine from the first to the last learning rate, clipped gradients.
 
     warm_up_steps : with a learning rate that rises linearly from 0
+    cycles : of the cosine, as long as each other (Loshchilov 2017, ICLR: SGDR)
     """
 
     steps: int
@@ -50,12 +51,16 @@ class Schedule:
     clip_norm: float = 1.0
     warm_up_steps: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    cycles: int = 1
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, the first being 0."""
         if step < self.warm_up_steps:
             return self.learning_rate * (step + 1) / self.warm_up_steps
-        done = (step - self.warm_up_steps) / max(1, self.steps - self.warm_up_steps)
+        length = self.steps // self.cycles
+        cycle, within = divmod(step, length)
+        rising = self.warm_up_steps if cycle == 0 else 0
+        done = (within - rising) / max(1, length - rising)
         span = self.learning_rate - self.last_learning_rate
         return self.last_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * done))
 

@@ -24,7 +24,7 @@ from monai.inferers.utils import sliding_window_inference
 from benchmarks.accuracy.fdg_segmentation.data import COHORTS, cases
 from benchmarks.machine import REPOSITORY, provenance, rotated
 from engines.contract import FloatArray
-from engines.fdg_segmentation.infer import SHIPPED, _network, spacing_of, window_of, worth_a_look
+from engines.fdg_segmentation.infer import SHIPPED, loaded, spacing_of, window_of, worth_a_look
 from engines.fdg_segmentation.preprocessing import Prepared, back_on_grid_of, prepared
 from engines.fdg_segmentation.windows import cpu_has_bfloat16, predicted
 from engines.metrics import dice
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    network, card = _network(SHIPPED, "cpu")
+    network, card = loaded(SHIPPED, "cpu")
     windows = [0]
     network.register_forward_hook(lambda _, inputs, __: windows.__setitem__(0, windows[0] + len(inputs[0])))
     rows = []

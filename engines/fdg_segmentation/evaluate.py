@@ -77,11 +77,11 @@ _VALUES: Mapping[str, Callable[[Score], float | None]] = {
     "false_positive_ml": lambda score: score.false_positive_ml,
     "false_positive_ml_of_negatives": lambda score: None if _positive(score) else score.false_positive_ml,
     "false_negative_ml": lambda score: score.false_negative_ml if _positive(score) else None,
-    "lesion_sensitivity": lambda score: score.lesions and score.lesions.sensitivity,
-    "lesion_f1": lambda score: score.lesions and score.lesions.f1,
-    "mtv_error_ml": lambda score: score.mtv and score.mtv.absolute_ml,
-    "mtv_error_relative": lambda score: score.mtv and score.mtv.relative,
-    "tlg_error_relative": lambda score: score.tlg and score.tlg.relative,
+    "lesion_sensitivity": lambda score: score.lesions.sensitivity if score.lesions else None,
+    "lesion_f1": lambda score: score.lesions.f1 if score.lesions else None,
+    "mtv_error_ml": lambda score: score.mtv.absolute_ml if score.mtv else None,
+    "mtv_error_relative": lambda score: score.mtv.relative if score.mtv else None,
+    "tlg_error_relative": lambda score: score.tlg.relative if score.tlg else None,
 }
 """Dice, HD95, FNV, lesion scores and relative errors are those of studies with a lesion; FPV that of all."""
 

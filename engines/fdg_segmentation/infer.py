@@ -33,7 +33,8 @@ class FdgSegmentation:
     """Tumour segmentation of FDG PET/CT by a network (arXiv 2605.21835).
 
     weights : a file of `engines.models`, whose card names the network and what it was trained on; device : of torch,
-    None = the first GPU where there is one
+    None = the first GPU where there is one. Which weights they are is read from their card; they are compared with it
+    before they are used. Raises WeightsRefused where there is no card.
     """
 
     name = "fdg_segmentation"
@@ -43,11 +44,7 @@ class FdgSegmentation:
 
     def __init__(self, weights: Path = SHIPPED, device: str | None = None) -> None:
         self.weights, self.device = weights, device
-
-    @property
-    def weights_sha256(self) -> str | None:
-        """Of the weights, as their card says; they are compared with it before they are used."""
-        return models.card_of(self.weights).sha256
+        self.weights_sha256: str | None = models.card_of(weights).sha256
 
     def check(self, parameters: Mapping[str, Json]) -> list[str]:
         """Every fault of the parameters in words."""
@@ -75,7 +72,7 @@ class FdgSegmentation:
         from engines.fdg_segmentation.preprocessing import back_on_grid_of, prepared
 
         chosen = {**self.defaults, **parameters}
-        network, card = _network(self.weights, self.device)
+        network, card = loaded(self.weights, self.device)
         pet = volumes["pet"]
         seen = prepared(pet, volumes["ct"], spacing_of(card))
         found = probability(network, seen, window_of(card), chosen, should_stop)
@@ -121,7 +118,8 @@ def spacing_of(card: models.Card) -> Spacing:
 
 
 @lru_cache(maxsize=2)
-def _network(path: Path, device: str | None) -> tuple[nn.Module, models.Card]:
+def loaded(path: Path, device: str | None) -> tuple[nn.Module, models.Card]:
+    """The network of a file of weights, ready to predict, and its card; kept for the next study."""
     import torch
 
     from engines.fdg_segmentation.model import from_weights

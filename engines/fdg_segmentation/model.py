@@ -139,13 +139,13 @@ class DualBranchUNet(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """As `Network`."""
-        parts = zip(self.branches, image.split(1, dim=1), strict=True)
+        parts = zip(self.branches, torch.split(image, 1, dim=1), strict=True)
         return torch.cat([cast("PlainConvUNet", branch).features(part) for branch, part in parts], dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """As `Network`."""
         if self.apart:
-            parts = zip(self.branches, image.split(1, dim=1), strict=True)
+            parts = zip(self.branches, torch.split(image, 1, dim=1), strict=True)
             return torch.cat([branch(part) for branch, part in parts], dim=1)
         return cast("Tensor", self.head(self.features(image)))
 

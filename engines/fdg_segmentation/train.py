@@ -98,7 +98,7 @@ def pretrain_on(prepared: Sequence[Example], preset: Preset, run: Run) -> Traine
     """As `pretrain`, on prepared examples."""
     drawing = preset.pretraining_drawing or Drawing(preset.drawing.patch)
     patches = Patches(prepared, replace(drawing, lesions=0.0))
-    autoencoder = MaskedAutoencoder(_network(preset, run.seed), token=preset.token)
+    autoencoder = MaskedAutoencoder(network_of(preset, run.seed), token=preset.token)
 
     def draw(rng: np.random.Generator) -> Batch:
         image = patches.batch(preset.batch[0], rng)["image"]
@@ -152,7 +152,7 @@ def started_from(start: Tensors | None, preset: Preset, seed: int) -> nn.Module:
     OtherNetwork
         Names or shapes of the weights are not those of the network.
     """
-    network = _network(replace(preset, network=_joined(preset.network)), seed)
+    network = network_of(replace(preset, network=_joined(preset.network)), seed)
     if start is None:
         return network
     own, head = network.state_dict(), _head_of(network)
@@ -169,7 +169,7 @@ def started_from(start: Tensors | None, preset: Preset, seed: int) -> nn.Module:
 
 def started_with(tensors: Tensors, preset: Preset) -> nn.Module:
     """The network of a preset with all of the given weights, its head included."""
-    network = _network(replace(preset, network=_joined(preset.network)), 0)
+    network = network_of(replace(preset, network=_joined(preset.network)), 0)
     network.load_state_dict(dict(tensors))
     return network
 
@@ -201,7 +201,8 @@ def _segmentation(prepared: Sequence[Example], preset: Preset) -> Objective:
     return Objective(lambda rng: patches.batch(preset.batch[1], rng), loss)
 
 
-def _network(preset: Preset, seed: int) -> nn.Module:
+def network_of(preset: Preset, seed: int) -> nn.Module:
+    """The network of a preset as a seed draws it."""
     torch.manual_seed(seed)
     return model.build(preset.network.name, preset.network.arguments)
 
@@ -242,7 +243,7 @@ def _ablation() -> Preset:
         drawing=replace(tiny.drawing, patch=patch),
         pretraining_drawing=replace(tiny.drawing, patch=patch, lesions=0.0),
         block=(4, 4, 5),
-        pretraining=replace(tiny.pretraining, steps=600),
+        pretraining=replace(tiny.pretraining, steps=800),
         finetuning=replace(tiny.finetuning, steps=1200),
         validate_every=1200,
     )

@@ -27,7 +27,8 @@ def predicted(
         not predicted, they count as 0. None = everywhere
     """
     if worth is None:
-        return predict_in_windows(image, predictor(network), tiling, should_stop)[0]
+        everywhere: FloatArray = predict_in_windows(image, predictor(network), tiling, should_stop)[0]
+        return everywhere
     found = np.zeros(image.shape[1:], np.float32)
     tight = bounding_box(worth)
     if tight is None:

@@ -192,23 +192,24 @@ def test_presets_have_the_sizes_of_the_paper(name: str, millions: float) -> None
     assert sum(weight.numel() for weight in built.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["plain_conv_unet", "dual_branch_unet", "swin_unetr_v2"])
+@pytest.mark.parametrize("name", ["plain_conv_unet", "dual_branch_unet"])
 def test_every_network_gives_classes_and_the_features_its_head_reads(name: str) -> None:
-    arguments = {"width": 12, "checkpointing": False} if name == "swin_unetr_v2" else {"widths": [4, 8, 8]}
-    network = model.build(name, arguments).eval()
-    side = max(network.divisor, 8) if name != "swin_unetr_v2" else 64
-    image = torch.randn(1, 2, side, side, side)
+    network = model.build(name, {"widths": [4, 8, 8]}).eval()
+    image = torch.randn(1, 2, 8, 12, 16)
     with torch.inference_mode():
         features, classes = network.features(image), network(image)
-        assert features.shape == (1, network.width, side, side, side)
-        assert classes.shape == (1, 2, side, side, side)
+        assert features.shape == (1, network.width, 8, 12, 16)
+        assert classes.shape == (1, 2, 8, 12, 16)
         torch.testing.assert_close(network.head(features), classes)
 
 
-def test_swin_features_and_head_are_the_network_of_monai() -> None:
+def test_swin_gives_what_monai_gives_by_way_of_its_features() -> None:
     network = model.build("swin_unetr_v2", {"width": 12, "checkpointing": False}).eval()
-    image = torch.randn(1, 2, 64, 64, 64)
+    image = torch.randn(1, 2, 32, 64, 32)
     with torch.inference_mode():
+        features = network.features(image)
+        assert features.shape == (1, network.width, 32, 64, 32)
+        torch.testing.assert_close(network.head(features), network.swin(image))
         torch.testing.assert_close(network(image), network.swin(image))
 
 
@@ -386,7 +387,9 @@ def test_the_label_map_lies_on_the_grid_of_the_pet_whatever_its_axes(tmp_path: P
     back = there.label_map.array.transpose(0, 2, 1)[::-1, :, ::-1] > 0
     np.testing.assert_array_equal(back, straight.label_map.array > 0)
     np.testing.assert_allclose(
-        [lesion.centroid_mm for lesion in there.lesions], [lesion.centroid_mm for lesion in straight.lesions], atol=1e-6
+        sorted(lesion.centroid_mm for lesion in there.lesions),
+        sorted(lesion.centroid_mm for lesion in straight.lesions),
+        atol=1e-6,
     )
 
 

@@ -132,7 +132,7 @@ def _dice(network: torch.nn.Module, each: Example, preset: Preset) -> float | No
 
 def edge_artefact(tensors: dict[str, torch.Tensor], preset: Preset, tune: Sequence[Example]) -> float:
     """Mean of `masks.step_at_borders` over patches of the tune cohort, the same for every pre-training."""
-    autoencoder = train.MaskedAutoencoder(train._network(preset, 0), token=preset.token).eval()
+    autoencoder = train.MaskedAutoencoder(train.network_of(preset, 0), token=preset.token).eval()
     named = {name if name == "token" else f"network.{name}": tensor for name, tensor in tensors.items()}
     autoencoder.load_state_dict(named)
     rng, found = np.random.default_rng(7), []
@@ -164,6 +164,7 @@ def main() -> None:
         name: {"sha256": cohort(name).sha256, "studies": len(each)}
         for name, each in (("fdg-train", studies.learn), ("fdg-tune", studies.tune))
     }
+    where = provenance(REPOSITORY, packages=["torch", "monai", "numpy"])
     for seed in range(1, given.seeds + 1):
         for trial in TRIALS:
             path = RESULTS / f"{trial.name.replace(' ', '_').replace(',', '').replace('%', 'pc')}-seed{seed}.json"
@@ -174,7 +175,7 @@ def main() -> None:
                 "seed": seed,
                 "command": " ".join(["python", "-m", "benchmarks.accuracy.fdg_segmentation.ablations", *sys.argv[1:]]),
                 "data": data,
-                **provenance(RUNS, packages=["torch", "monai", "numpy"]),
+                **where,
                 **performed(trial, seed, studies),
             }
             path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
