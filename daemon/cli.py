@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from daemon import cli_jobs, cli_models
+from daemon import cli_jobs, cli_learn, cli_models
 from daemon.terminal import (
     FAILED,
     NODE_YAML,
@@ -287,6 +287,16 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
+app.command(
+    "train",
+    epilog="Examples:  tracerd train fdg_segmentation --cases cohort:fdg-train --tune cohort:fdg-tune --out trained"
+    "  ·  tracerd train fdg_segmentation --cases store:node.yaml --start shipped.safetensors --out trained --resume",
+)(cli_learn.train)
+app.command(
+    "evaluate",
+    epilog="Examples:  tracerd evaluate fdg_segmentation --cases cohort:fdg-test#10  ·  "
+    "tracerd evaluate threshold_segmentation --cases dicom:/data/studies --json",
+)(cli_learn.evaluate)
 app.command("status", epilog="Example:  tracerd status --config node.yaml")(cli_jobs.status)
 
 

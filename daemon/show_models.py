@@ -64,3 +64,39 @@ def _card_rows(card: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("intended use", card["intended_use"]),
         *measured,
     ]
+
+
+def show_training(done: Mapping[str, Any]) -> None:
+    """`train`."""
+    out = console()
+    out.print(
+        Text(f"Trained {plain(done['engine'])}, preset {plain(done['preset'])}, seed {done['seed']}", style="bold")
+    )
+    measured = [(f"measured {name}", value) for name, value in done["metrics"].items()]
+    rows = [
+        ("weights", done["weights"]),
+        ("sha256", done["sha256"]),
+        ("cases", done["learned_from"]),
+        ("chosen by", done["chosen_by"]),
+        *measured,
+        ("take it in", f"tracerd models import {done['weights']}"),
+    ]
+    out.print(table(("", ""), rows))
+
+
+def show_evaluation(done: Mapping[str, Any]) -> None:
+    """`evaluate`: every number with its interval and how many studies it is of."""
+    out, summary = console(), done["summary"]
+    used = done["weights_sha256"]
+    title = f"{plain(done['engine'])}, weights {used[:DIGEST_SHOWN] if used else 'none'}: {summary['studies']} studies"
+    out.print(Text(title, style="bold"))
+    rows = [
+        (name, each["n"], each["mean"], f"{each['low']:.4g} to {each['high']:.4g}", each["median"])
+        for name, each in summary.items()
+        if isinstance(each, Mapping) and each.get("n")
+    ]
+    out.print(table(("", "n", "mean", "95 % interval", "median"), rows))
+    for code, count in summary["refused"].items():
+        out.print(f"{count} refused: {plain(code)}")
+    if done["without_truth"]:
+        out.print(f"{done['without_truth']} left out: nobody drew a truth")

@@ -75,10 +75,10 @@ class Cases(Sequence[Case]):
 
     def __init__(self, name: str, loaders: Sequence[Loader]) -> None:
         self.name = name
-        self._loaders = tuple(loaders)
+        self.loaders = tuple(loaders)
 
     def __len__(self) -> int:
-        return len(self._loaders)
+        return len(self.loaders)
 
     @overload
     def __getitem__(self, index: int) -> Case: ...
@@ -86,11 +86,11 @@ class Cases(Sequence[Case]):
     def __getitem__(self, index: slice) -> Cases: ...
     def __getitem__(self, index: int | slice) -> Case | Cases:
         if isinstance(index, slice):
-            return Cases(self.name, self._loaders[index])
-        return self._loaders[index]()
+            return Cases(self.name, self.loaders[index])
+        return self.loaders[index]()
 
     def __add__(self, other: Cases) -> Cases:
-        return Cases(f"{self.name} + {other.name}", self._loaders + other._loaders)
+        return Cases(f"{self.name} + {other.name}", self.loaders + other.loaders)
 
 
 def cases(spec: str, reading: Reading) -> Cases:
@@ -144,7 +144,12 @@ def _cohort(name: str, reading: Reading) -> list[Loader]:
 def _autopet(folder: Path) -> list[Loader]:
     """A patient's studies share the folder above theirs."""
     found = sorted({path.parent for suffix in SUFFIXES for path in folder.rglob(f"SUV{suffix}")})
-    return [_loader(_named(each, AUTOPET), str(each.parent.relative_to(folder))) for each in found]
+    return [_loader(_named(each, AUTOPET), _patient(each, folder)) for each in found]
+
+
+def _patient(study: Path, top: Path) -> str:
+    """The folder above a study, or the study where that is the folder of everything."""
+    return str((study if study.parent == top else study.parent).relative_to(top))
 
 
 def _pairs(folder: Path) -> list[Loader]:

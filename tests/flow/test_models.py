@@ -67,8 +67,11 @@ def digest(path: Path) -> str:
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A node whose engine is shipped with weights 0."""
     monkeypatch.setattr(infer, "SHIPPED", weights(tmp_path, 0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with opened(tmp_path, rules=[RULE]) as opened_node:
         yield opened_node
+    torch.set_num_threads(threads)
 
 
 def imported(node: Node, path: Path) -> str:
