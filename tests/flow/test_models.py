@@ -30,6 +30,7 @@ RULE: dict[str, Any] = {
     "name": "fdg",
     "engine": "fdg_segmentation",
     "inputs": {"pet": {"modality": "PT", "kind": "static"}, "ct": {"modality": "CT", "pairs_with": "pet"}},
+    "parameters": {"max_lesions": 3},
     "send_to": ["pacs"],
 }
 ARGUMENTS = {"widths": [4, 8], "encoder_convolutions": 1, "decoder_convolutions": 1}
@@ -106,7 +107,7 @@ def said_weights(node: Node, job_id: int) -> set[str]:
     for row in rows(node, schema.Instance):
         if row.job_id == job_id:
             text = str(pydicom.dcmread(node.folders.data / row.path))
-            found |= {word for word in known_digests(node) if word in text or word[:16] in text}
+            found |= {word for word in known_digests(node) if word in text}
     return found
 
 
