@@ -289,13 +289,11 @@ def doctor(
 
 app.command(
     "train",
-    epilog="Examples:  tracerd train fdg_segmentation --cases cohort:fdg-train --tune cohort:fdg-tune --out trained"
-    "  ·  tracerd train fdg_segmentation --cases store:node.yaml --start shipped.safetensors --out trained --resume",
+    epilog="Example:  tracerd train fdg_segmentation --cases cohort:fdg-train --tune cohort:fdg-tune --out trained",
 )(cli_learn.train)
 app.command(
     "evaluate",
-    epilog="Examples:  tracerd evaluate fdg_segmentation --cases cohort:fdg-test#10  ·  "
-    "tracerd evaluate threshold_segmentation --cases dicom:/data/studies --json",
+    epilog="Example:  tracerd evaluate threshold_segmentation --cases dicom:/data/studies --json",
 )(cli_learn.evaluate)
 app.command("status", epilog="Example:  tracerd status --config node.yaml")(cli_jobs.status)
 

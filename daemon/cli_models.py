@@ -59,8 +59,7 @@ def show(digest: Digest, config: Config = NODE_YAML, *, as_json: Json = False) -
 
 @models.command(
     "import",
-    epilog="Examples:  tracerd models import swin_mae_best.pth --engine fdg_segmentation --architecture swin-75m"
-    "  ·  tracerd models import trained/weights.safetensors",
+    epilog="Example:  tracerd models import swin_mae_best_v2.pth --architecture swin-75m",
 )
 def import_(
     path: Annotated[
