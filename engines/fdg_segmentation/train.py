@@ -227,7 +227,7 @@ def _tiny() -> Preset:
         block=(6, 5, 6),
         batch=(2, 2),
         pretraining=Schedule(500, 2e-3, warm_up_steps=50),
-        finetuning=Schedule(7000, 2e-3, warm_up_steps=100, cycles=(4000, 3000)),
+        finetuning=Schedule(6400, 2e-3, warm_up_steps=100, cycles=(4000, 2400)),
         probing=Schedule(300, 1e-2),
         pooled_dice=True,
     )
