@@ -41,7 +41,7 @@ class Schedule:
     """How long and how fast: AdamW, cosine from the first to the last learning rate, clipped gradients.
 
     warm_up_steps : with a learning rate that rises linearly from 0
-    cycles : of the cosine, as long as each other (Loshchilov 2017, ICLR: SGDR)
+    cycles : steps of each cosine where there are several, together all steps (Loshchilov 2017, ICLR: SGDR)
     """
 
     steps: int
@@ -51,16 +51,23 @@ class Schedule:
     clip_norm: float = 1.0
     warm_up_steps: int = 0
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    cycles: int = 1
+    cycles: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.cycles and sum(self.cycles) != self.steps:
+            raise ValueError(f"cycles: expected {self.steps} steps together, got {self.cycles}")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, the first being 0."""
         if step < self.warm_up_steps:
             return self.learning_rate * (step + 1) / self.warm_up_steps
-        length = self.steps // self.cycles
-        cycle, within = divmod(step, length)
-        rising = self.warm_up_steps if cycle == 0 else 0
-        done = (within - rising) / max(1, length - rising)
+        began, length = 0, self.steps
+        for length in self.cycles:
+            if step < began + length:
+                break
+            began += length
+        rising = self.warm_up_steps if began == 0 else 0
+        done = (step - began - rising) / max(1, length - rising)
         span = self.learning_rate - self.last_learning_rate
         return self.last_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * done))
 
@@ -196,7 +203,8 @@ def _validate(state: _State, validation: Validation, done: int, run: Run) -> Non
 
 def _settings(model: nn.Module, schedule: Schedule, seed: int) -> Json:
     names = json.dumps([[name, list(tensor.shape)] for name, tensor in model.state_dict().items()])
-    return {"seed": seed, "schedule": asdict(schedule), "network": hashlib.sha256(names.encode()).hexdigest()}
+    settings = {"seed": seed, "schedule": asdict(schedule), "network": hashlib.sha256(names.encode()).hexdigest()}
+    return json.loads(json.dumps(settings))  # as it will be read back: tuples are lists
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def _tiny() -> Preset:
         block=(6, 5, 6),
         batch=(2, 2),
         pretraining=Schedule(500, 2e-3, warm_up_steps=50),
-        finetuning=Schedule(4000, 2e-3, warm_up_steps=100),
+        finetuning=Schedule(6400, 2e-3, warm_up_steps=100, cycles=(4000, 2400)),
         probing=Schedule(300, 1e-2),
         pooled_dice=True,
     )
@@ -244,7 +244,7 @@ def _ablation() -> Preset:
         pretraining_drawing=replace(tiny.drawing, patch=patch, lesions=0.0),
         block=(4, 4, 5),
         pretraining=replace(tiny.pretraining, steps=800),
-        finetuning=replace(tiny.finetuning, steps=1200),
+        finetuning=replace(tiny.finetuning, steps=1200, cycles=()),
         validate_every=1200,
     )
 

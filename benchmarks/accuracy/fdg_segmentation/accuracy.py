@@ -51,7 +51,7 @@ def score_of(tool: Engine, case: Case, parameters: dict[str, Any]) -> tuple[Scor
 
 
 def measured(name: str, cohorts: Path, studies: int | None, tools: dict[str, tuple[Engine, dict[str, Any]]]) -> Any:
-    """Every method on every study of a cohort."""
+    """Some methods on every study of a cohort."""
     scores: dict[str, list[Score]] = {each: [] for each in tools}
     seconds: dict[str, list[float]] = {each: [] for each in tools}
     for study in cohort(name).studies(cohorts, for_evaluation=True, patients=studies):
@@ -59,18 +59,15 @@ def measured(name: str, cohorts: Path, studies: int | None, tools: dict[str, tup
             score, took = score_of(tool, study.case, parameters)
             scores[method].append(score)
             seconds[method].append(round(took, 2))
-        print(name, study.seed, scores[OURS][-1].dice, scores[OURS][-1].false_positive_ml, flush=True)
+        print(name, study.seed, *(f"{method} {each[-1].dice}" for method, each in scores.items()), flush=True)
     return {
-        "sha256": cohort(name).sha256,
-        "methods": {
-            method: {
-                "parameters": parameters,
-                "summary": Report(tuple(scores[method])).summary(),
-                "seconds": seconds[method],
-                "studies": [asdict(score) for score in scores[method]],
-            }
-            for method, (_, parameters) in tools.items()
-        },
+        method: {
+            "parameters": parameters,
+            "summary": Report(tuple(scores[method])).summary(),
+            "seconds": seconds[method],
+            "studies": [asdict(score) for score in scores[method]],
+        }
+        for method, (_, parameters) in tools.items()
     }
 
 
@@ -79,24 +76,36 @@ def main() -> None:
     parser.add_argument("--cohorts", type=Path, default=COHORTS)
     parser.add_argument("--studies", type=int, default=None, help="only the first of each cohort; default all")
     parser.add_argument("--part", choices=("test", "shift"), default=None, help="only this cohort, the other as it was")
+    parser.add_argument(
+        "--methods", choices=("ours", "thresholds"), default=None, help="only these, others as they were"
+    )
     given = parser.parse_args()
     ours = FdgSegmentation()
-    tools: dict[str, tuple[Engine, dict[str, Any]]] = {OURS: (ours, {})}
-    tools |= {name: (engine("threshold_segmentation"), parameters) for name, parameters in METHODS.items()}
-    kept = json.loads(RESULT.read_text()) if RESULT.exists() else {"cohorts": {}}
-    parts = [given.part] if given.part else ["test", "shift"]
-    made = {f"fdg-{part}": measured(f"fdg-{part}", given.cohorts, given.studies, tools) for part in parts}
+    tools: dict[str, tuple[Engine, dict[str, Any]]] = {}
+    if given.methods != "thresholds":
+        tools[OURS] = ours, {}
+    if given.methods != "ours":
+        tools |= {name: (engine("threshold_segmentation"), parameters) for name, parameters in METHODS.items()}
+    cohorts = json.loads(RESULT.read_text())["cohorts"] if RESULT.exists() else {}
+    where = provenance(REPOSITORY, packages=["torch", "monai", "numpy", "scipy"])
+    for part in [given.part] if given.part else ["test", "shift"]:
+        name = f"fdg-{part}"
+        made = measured(name, given.cohorts, given.studies, tools)
+        kept = cohorts.get(name, {"methods": {}})["methods"]
+        every = kept | {method: entry | {"commit": where["commit"]} for method, entry in made.items()}
+        order = sorted(every, key=lambda method: [OURS, *METHODS].index(method))
+        cohorts[name] = {"sha256": cohort(name).sha256, "methods": {method: every[method] for method in order}}
     result = {
         "benchmark": "fdg_segmentation",
         "weights": models.card_of(ours.weights).to_json(),
         "command": " ".join(["python", "-m", "benchmarks.accuracy.fdg_segmentation.accuracy", *sys.argv[1:]]),
         "bootstrap": {"seed": SEED, "unit": "patient"},
-        **provenance(REPOSITORY, packages=["torch", "monai", "numpy", "scipy"]),
-        "cohorts": kept["cohorts"] | made,
+        **where,
+        "cohorts": cohorts,
     }
     RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    if "fdg-test" in made:
-        figure.draw(made["fdg-test"]["methods"][OURS]["studies"], given.cohorts, ours, FIGURE)
+    if OURS in cohorts.get("fdg-test", {"methods": {}})["methods"]:
+        figure.draw(cohorts["fdg-test"]["methods"][OURS]["studies"], given.cohorts, ours, FIGURE)
 
 
 if __name__ == "__main__":
