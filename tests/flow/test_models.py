@@ -13,7 +13,7 @@ import pydicom
 import pytest
 import torch
 
-from daemon import commands, control, execute, models, pipeline, promotion
+from daemon import commands, control, dispatch, execute, models, pipeline, promotion, worker
 from daemon.ask import call
 from daemon.commands import CannotDo
 from daemon.node import Node, utc_now
@@ -166,6 +166,33 @@ def test_the_answer_is_that_of_the_champions_network(node: Node, tmp_path: Path)
         task = execute.task_of(turn, turn.session.get_one(schema.Job, 1), 1)
     assert task.weights == str((node.folders.models / f"{better}.safetensors").resolve())
     assert task.identity["weights_sha256"] == better
+
+
+def test_the_digest_is_part_of_the_jobs_key(node: Node, tmp_path: Path) -> None:
+    """The same study under the same rule is another job once there is another champion, and the same one again after."""
+    received(node, tmp_path / "study")
+    with node.turn() as turn:
+        job = turn.session.get_one(schema.Job, 1)
+        inputs = {slot: wanted["series"] for slot, wanted in job.inputs.items()}
+        order = dispatch.Order(job.study_id, node.settings.rules[0], job.decision_id, inputs)
+        before = dispatch.build(turn, order).key
+    assert before == job.key
+    promoted(node, imported(node, weights(tmp_path, 1)))
+    with node.turn() as turn:
+        assert dispatch.build(turn, order).key != before
+    with node.turn() as turn:
+        promotion.rollback(turn, "fdg_segmentation", because="x", actor="anna")
+        assert dispatch.build(turn, order).key == before
+
+
+def test_a_worker_compares_its_weights_with_the_jobs(node: Node, tmp_path: Path) -> None:
+    received(node, tmp_path / "study")
+    with node.turn() as turn:
+        task = execute.task_of(turn, turn.session.get_one(schema.Job, 1), 1)
+    other = replace(task, identity={**task.identity, "weights_sha256": "0" * 64})
+    with pytest.raises(WeightsRefused) as refused:
+        worker.perform(other, tmp_path, lambda: False)
+    assert refused.value.code == "other-weights"
 
 
 def test_weights_that_are_not_those_of_the_job_make_no_result(
