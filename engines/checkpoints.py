@@ -26,8 +26,9 @@ FILE_BYTES_MAX = 3 * BYTES_MAX
 """With the state of an optimiser a checkpoint is three times its weights."""
 DESCRIPTION_BYTES_MAX = 64 * 2**20
 RECORDS_MAX = 100_000
-DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error)
-"""What zipfile raises on half an archive, or on another file; a name that is not UTF-8 is a ValueError."""
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError, struct.error)
+"""What zipfile raises on half an archive, or on another file: a name that is not UTF-8 is a ValueError, a place before
+the beginning an OSError."""
 LISTED = 12
 """Names that a message lists at most."""
 DTYPES: Mapping[str, str] = {
@@ -75,15 +76,16 @@ def state_dict(path: Path, key: str | None = None) -> Arrays:
         not-checkpoint, archive, too-large, no-tensors, several, and as `opcodes.plain_values`.
     """
     _check_size(path)
-    try:
-        archive = zipfile.ZipFile(path)
-    except DAMAGED as error:
-        message = f"{path.name}: expected the archive that torch.save writes since PyTorch 1.6, got another file"
-        raise CheckpointRefused(message, code="not-checkpoint") from error
-    with archive:
-        records = _records(archive)
-        content = plain_values(_read(archive, records["data.pkl"]))
-        return _arrays(archive, records, _chosen(content, key))
+    with path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except DAMAGED as error:
+            message = f"{path.name}: expected the archive that torch.save writes since PyTorch 1.6, got another file"
+            raise CheckpointRefused(message, code="not-checkpoint") from error
+        with archive:
+            records = _records(archive)
+            content = plain_values(_read(archive, records["data.pkl"]))
+            return _arrays(archive, records, _chosen(content, key))
 
 
 def _check_size(path: Path) -> None:

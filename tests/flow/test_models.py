@@ -169,7 +169,7 @@ def test_the_answer_is_that_of_the_champions_network(node: Node, tmp_path: Path)
 
 
 def test_the_digest_is_part_of_the_jobs_key(node: Node, tmp_path: Path) -> None:
-    """The same study under the same rule is another job once there is another champion, and the same one again after."""
+    """The same study under the same rule is another job under another champion, and the same one again after it."""
     received(node, tmp_path / "study")
     with node.turn() as turn:
         job = turn.session.get_one(schema.Job, 1)

@@ -393,6 +393,15 @@ def test_a_record_that_claims_to_be_larger_than_the_file(tmp_path: Path) -> None
     assert refusal(path) in {"archive", "not-checkpoint"}
 
 
+def test_a_record_that_lies_before_the_file(tmp_path: Path) -> None:
+    path = archive(tmp_path, described(0, (3,), (1,)), data_0=np.arange(4, dtype="<f4").tobytes())
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x05\x06")
+    struct.pack_into("<I", content, at + 16, struct.unpack_from("<I", content, at + 16)[0] + 2**31)
+    path.write_bytes(content)
+    assert refusal(path) in {"archive", "not-checkpoint"}
+
+
 def test_limits_of_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, {"a": torch.ones(1000)})
     monkeypatch.setattr(checkpoints, "BYTES_MAX", 4000)
