@@ -12,7 +12,7 @@ BENCHMARKS := benchmarks.speed.receive benchmarks.speed.inspect benchmarks.speed
 # Nagle's algorithm with delayed acknowledgements costs DCMTK and Orthanc up to 40 ms per message.
 export TCP_NODELAY := 1
 
-.PHONY: demo test check bench mutants cohorts conformance screenshots serve tools
+.PHONY: demo test check bench mutants cohorts train-fdg ablate-fdg table conformance screenshots serve tools
 .DEFAULT_GOAL := test
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -57,6 +57,18 @@ conformance: $(INSTALLED)
 # The windows of the viewer in docs/img, anew.
 screenshots: $(INSTALLED) tools
 	@TRACERD_SCREENSHOTS=docs/img .venv/bin/python -m pytest tests/web; status=$$?; $(TOOK); exit $$status
+
+# The shipped weights of fdg_segmentation, from its simulated train cohort; goes on where it was broken off.
+train-fdg: $(INSTALLED)
+	@.venv/bin/python -m benchmarks.accuracy.fdg_segmentation.weights; status=$$?; $(TOOK); exit $$status
+
+# The paper's claims in small runs, minutes each; goes on where it was broken off.
+ablate-fdg: $(INSTALLED)
+	@.venv/bin/python -m benchmarks.accuracy.fdg_segmentation.ablations; status=$$?; $(TOOK); exit $$status
+
+# Every table of a README from its result files.
+table: $(INSTALLED)
+	.venv/bin/python -m benchmarks.tables
 
 serve: $(INSTALLED)
 	@test -f node.yaml || { cp config/node.example.yaml node.yaml && echo "wrote node.yaml from config/node.example.yaml: make it yours"; }

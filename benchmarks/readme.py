@@ -13,8 +13,8 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def rewrite(readme: Path, result: str, table: str) -> None:
-    """Put a table between the marks of `benchmarks/results/<result>.json`."""
-    begins = f"<!-- table of benchmarks/results/{result}.json -->"
+    """Put a table between the marks of a result, named by its path in the repository."""
+    begins = f"<!-- table of {result} -->"
     before, _, rest = readme.read_text().partition(begins)
     _, ends, after = rest.partition(ENDS)
     if not ends:

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from daemon import cli_jobs
+from daemon import cli_jobs, cli_learn, cli_models
 from daemon.terminal import (
     FAILED,
     NODE_YAML,
@@ -51,6 +51,7 @@ rules = typer.Typer(help="Rules: why a study went where it went, and what other 
 app.add_typer(cli_jobs.jobs, name="jobs")
 app.add_typer(cli_jobs.conflicts, name="conflicts")
 app.add_typer(cli_jobs.destinations, name="destinations")
+app.add_typer(cli_models.models, name="models")
 app.add_typer(rules, name="rules")
 
 
@@ -299,6 +300,14 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
+app.command(
+    "train",
+    epilog="Example:  tracerd train fdg_segmentation --cases cohort:fdg-train --tune cohort:fdg-tune --out trained",
+)(cli_learn.train)
+app.command(
+    "evaluate",
+    epilog="Example:  tracerd evaluate threshold_segmentation --cases dicom:/data/studies --json",
+)(cli_learn.evaluate)
 app.command("status", epilog="Example:  tracerd status --config node.yaml")(cli_jobs.status)
 
 

@@ -300,7 +300,7 @@ def describe_delivery(row: schema.Delivery) -> dict[str, Any]:
     }
 
 
-def history(turn: Turn, subject: str, row_id: int) -> list[dict[str, Any]]:
+def history(turn: Turn, subject: str, row_id: int | str) -> list[dict[str, Any]]:
     """The events of a row in order."""
     events = turn.session.scalars(
         select(schema.Event)

@@ -16,8 +16,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from daemon import commands
+from daemon import commands, promotion
 from daemon.node import Node, Turn
+from engines.errors import WeightsRefused
 
 
 class Because(BaseModel):
@@ -30,6 +31,15 @@ class Because(BaseModel):
     to: str | None = Field(default=None, max_length=64)
 
 
+class Registration(BaseModel):
+    """Body of a command that registers weights which lie in the node's folder already."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    actor: str = Field(min_length=1, max_length=64)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 Open = Callable[[], AbstractContextManager[Turn]]
 
 
@@ -37,8 +47,9 @@ def application(change: Open, look: Open) -> FastAPI:
     """The routes. `change` opens a write transaction, `look` a snapshot."""
     app = FastAPI(title="tracerd", docs_url=None, redoc_url=None, openapi_url=None)
 
+    @app.exception_handler(WeightsRefused)
     @app.exception_handler(commands.CannotDo)
-    def cannot(_: Request, error: commands.CannotDo) -> JSONResponse:
+    def cannot(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=409)
 
     @app.get("/status")
@@ -75,6 +86,7 @@ def application(change: Open, look: Open) -> FastAPI:
             return choices[action](turn, series_id, because=body.because, actor=body.actor)
 
     add_destinations(app, change, look)
+    add_models(app, change, look)
     return app
 
 
@@ -90,6 +102,38 @@ def add_destinations(app: FastAPI, change: Open, look: Open) -> None:
     def direct(name: str, action: str, body: Because) -> dict[str, Any]:
         with change() as turn:
             return act_on_destination(turn, name, action, body)
+
+
+def add_models(app: FastAPI, change: Open, look: Open) -> None:
+    """The routes of `tracerd models`."""
+
+    @app.get("/models")
+    def list_models(engine: str | None = None) -> list[dict[str, Any]]:
+        with look() as turn:
+            return promotion.list_models(turn, name=engine)
+
+    @app.get("/models/{digest}")
+    def show(digest: str) -> dict[str, Any]:
+        with look() as turn:
+            return promotion.describe(turn, digest)
+
+    @app.post("/models")
+    def register(body: Registration) -> dict[str, Any]:
+        with change() as turn:
+            return promotion.register(turn, body.sha256, actor=body.actor)
+
+    @app.post("/models/{name}/{action}")
+    def act(name: str, action: str, body: Because) -> dict[str, Any]:
+        with change() as turn:
+            return act_on_model(turn, name, action, body)
+
+
+def act_on_model(turn: Turn, name: str, action: str, body: Because) -> dict[str, Any]:
+    """Apply one of the verbs of `tracerd models`: a model is promoted, an engine rolled back."""
+    verbs = {"promote": promotion.promote, "rollback": promotion.rollback}
+    if action not in verbs:
+        raise commands.CannotDo(f"a model can be promoted, an engine rolled back, got {action}")
+    return verbs[action](turn, name, because=body.because, actor=body.actor)
 
 
 def act_on_destination(turn: Turn, name: str, action: str, body: Because) -> dict[str, Any]:

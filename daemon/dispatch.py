@@ -8,7 +8,7 @@ from typing import Any
 
 from config.conditions import Answer
 from config.rules import Rule
-from daemon import deliver
+from daemon import deliver, models
 from daemon.identity import Work
 from daemon.index import HOLD_TEXT, held_by_doubt
 from daemon.node import TRACERD_VERSION, Turn
@@ -120,13 +120,13 @@ def build(turn: Turn, order: Order) -> schema.Job:
     """The job row of an order, not yet added."""
     rule, method = order.rule, engine(order.rule.engine)
     inputs = {slot: instance_set(turn, series_id) for slot, series_id in order.inputs.items()}
-    parameters = {**method.defaults, **rule.parameters}
+    parameters, weights_sha256 = {**method.defaults, **rule.parameters}, models.weights_of(turn, method)
     work = Work(
         installation_id=turn.node.installation_id,
         tracerd_version=TRACERD_VERSION,
         engine=rule.engine,
         engine_version=method.version,
-        weights_sha256=method.weights_sha256,
+        weights_sha256=weights_sha256,
         parameters=parameters,
         contents={slot: wanted["contents"] for slot, wanted in inputs.items()},
         rerun=order.rerun,
@@ -138,7 +138,7 @@ def build(turn: Turn, order: Order) -> schema.Job:
         rule=rule.name,
         engine=rule.engine,
         engine_version=method.version,
-        model_sha256=method.weights_sha256,
+        model_sha256=weights_sha256,
         parameters=parameters,
         inputs=inputs,
         destinations=list(rule.send_to),

@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Future
 from sqlalchemy import select
 
-from daemon import deliver, profile
+from daemon import deliver, models, profile
 from daemon.failures import HINTS, Disposition, Failure, back_off, contain
 from daemon.node import TRACERD_VERSION, Node, Turn
 from daemon.pool import Pool
@@ -180,6 +180,7 @@ def task_of(turn: Turn, job: schema.Job, number: int) -> Task:
         limit_s=job.time_limit_s or node.settings.execute.time_limit_s,
         objects=profile.written(node.settings.destinations.values()),
         report_refusal=any(one.report_not_processed for one in deliver.destinations_of(node, job).values()),
+        weights=models.path_for_job(turn, job, method),
     )
 
 

@@ -38,6 +38,7 @@ DISPOSITIONS: dict[type[Exception], Disposition] = {
     dicom.GeometryRefused: Disposition.REJECT,
     dicom.QuantityRefused: Disposition.REJECT,
     dicom.PixelsRefused: Disposition.REJECT,
+    dicom.RegionsRefused: Disposition.REJECT,
     dicom.SelfTestFailed: Disposition.HOLD,
     dicom.PeerUnreachable: Disposition.RETRY,
     dicom.PeerRefused: Disposition.REJECT,
@@ -45,6 +46,8 @@ DISPOSITIONS: dict[type[Exception], Disposition] = {
     engine.BadParameters: Disposition.HOLD,
     engine.UnknownEngine: Disposition.HOLD,
     engine.NoEngine: Disposition.REJECT,
+    engine.CaseRefused: Disposition.REJECT,
+    engine.WeightsRefused: Disposition.HOLD,
     engine.Stopped: Disposition.STOP,
 }
 

@@ -45,6 +45,11 @@ class Folders:
         return self.data / "quarantine"
 
     @property
+    def models(self) -> Path:
+        """SHA256.safetensors and SHA256.yaml of each model"""
+        return self.data / "models"
+
+    @property
     def run(self) -> Path:
         """Sockets and marks of the running processes."""
         return self.data / "run"
@@ -68,7 +73,7 @@ class Folders:
         """Make what is missing; only our own user may look inside."""
         self.data.mkdir(parents=True, exist_ok=True)
         self.data.chmod(0o700)
-        for folder in (self.store, self.results, self.quarantine, self.run):
+        for folder in (self.store, self.results, self.quarantine, self.models, self.run):
             folder.mkdir(exist_ok=True)
 
     def relative(self, path: Path) -> str:

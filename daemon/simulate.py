@@ -5,7 +5,6 @@ What is simulated is said in `engines/simulation/study.py`, how a scanner writes
 
 from __future__ import annotations
 
-import gzip
 import json
 import shlex
 import sys
@@ -17,18 +16,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
+from daemon import nifti
 from daemon.commands import CannotDo
 from daemon.node import TRACERD_VERSION
 from daemon.show import console, table
 from daemon.terminal import watched
 from dicom_io.write import scanner
 from dicom_io.write.makers import MakerName
-from engines.contract import Affine
 from engines.simulation.study import KINDS, SITES, STATES, Kind, Progress, Study, simulate
 
 STARTED = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -36,11 +34,6 @@ STARTED = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 STRESS_AFTER = timedelta(minutes=15)
 CT_BEFORE = timedelta(minutes=5)
 SERIES_OF_REST = 3
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-SCANNER_ANATOMICAL = 1
-"""NIfTI-1's code of a world that is the scanner's."""
-GZIP_LEVEL = 1
-"""Noise hardly shrinks however long one tries; label maps do at once."""
 UNITS: Mapping[str, str] = {
     "labels": "organs by number",
     "lesions": "lesions by number",
@@ -256,7 +249,7 @@ def write_truth(study: Study, folder: Path, made: Mapping[str, Any]) -> list[Pat
         images["segments"] = study.segments.array
     for name, array in watched(images.items(), "truth", len(images)):
         described = f"SIMULATED {study.kind} seed {study.acquisition.seed}: {units[name]}"
-        written.append(_new_file(folder / f"{name}.nii.gz", nifti(array, affine, described)))
+        written.append(_new_file(folder / f"{name}.nii.gz", nifti.encoded(array, affine, described)))
     maps = {"labels": study.organs, "lesions": study.lesions, "segments": study.segments}
     names = {name: {str(n): text for n, text in one.names.items()} for name, one in maps.items() if one is not None}
     document = {**study.facts, **made, "names": names}
@@ -268,26 +261,6 @@ def _new_file(path: Path, content: bytes) -> Path:
     with path.open("xb") as file:
         file.write(content)
     return path
-
-
-def nifti(array: NDArray[Any], affine: Affine, description: str) -> bytes:
-    """A compressed NIfTI-1 file.
-
-    array : (z, y, x) or (t, z, y, x), in the file (x, y, z) and (x, y, z, t)
-    affine : (z, y, x, 1) → LPS mm, in the file (x, y, z, 1) → RAS mm
-    description : at most 80 characters
-
-    The axis of time has no step of its own, since frames may differ; truth.json tells when each was taken.
-    """
-    import nibabel
-
-    ras = LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
-    image = nibabel.Nifti1Image(array.T, ras)
-    image.set_sform(ras, SCANNER_ANATOMICAL)
-    image.set_qform(ras, SCANNER_ANATOMICAL)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = description
-    return gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from daemon.failures import Disposition, Failure, contain
 from dicom_io.errors import DicomError
 from dicom_io.spool import fsync_directory
 from engines.contract import Products, Quantity
-from engines.errors import CannotProcess
+from engines.errors import CannotProcess, WeightsRefused
 
 if TYPE_CHECKING:
     from dicom_io.write.objects import Written
@@ -43,6 +43,7 @@ class Task:
     identity : keyword arguments of dicom_io.write.header.Identity, `created` as ISO text
     objects : kinds of objects to write, of dicom_io.write.kinds.KINDS
     report_refusal : a series that can never be processed gets a report that says why
+    weights : path of the weights to use instead of those the engine is shipped with
     limit_s : wall-clock limit after which the worker process ends itself
     """
 
@@ -56,6 +57,7 @@ class Task:
     limit_s: float
     objects: Sequence[str] = USUAL_OBJECTS
     report_refusal: bool = False
+    weights: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -151,7 +153,9 @@ def perform(task: Task, folder: Path, should_stop: Callable[[], bool]) -> dict[s
 
     started = time.monotonic()
     zone = ZoneInfo(task.timezone)
-    method = runnable(task.engine)
+    method = runnable(task.engine, None if task.weights is None else Path(task.weights))
+    if method.weights_sha256 != task.identity["weights_sha256"]:
+        raise WeightsRefused("weights: expected those the job was made for, got others", code="other-weights")
     loaded = {}
     for slot, wanted in task.inputs.items():
         paths = [Path(path) for path in wanted["paths"]]

@@ -57,6 +57,13 @@ class PixelsRefused(DicomError):
     hint = "Re-send the series; if it is compressed, try uncompressed."
 
 
+class RegionsRefused(DicomError):
+    """A segmentation or structure set cannot be read, does not lie on the image, or does not say what is a tumour."""
+
+    code = "regions"
+    hint = "Draw on the PET itself, in its frame of reference, and name the regions, such as Lesion 1 or GTV."
+
+
 class PeerUnreachable(DicomError):
     """No association with a peer: connection refused, time-out, rejected transient."""
 

@@ -227,9 +227,13 @@ class Engine(Protocol):
 
     name: str
     version: str
-    weights_sha256: str | None
     inputs: Mapping[str, Slot]
     defaults: Mapping[str, Json]
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Digest of the learned part."""
+        ...
 
     def check(self, parameters: Mapping[str, Json]) -> list[str]:
         """Every fault of the parameters in words; an empty list when they can be used."""

@@ -46,6 +46,20 @@ class NoEngine(EngineError):
     hint = "`tracerd jobs rerun` computes it once the node runs a version that has the engine."
 
 
+class CaseRefused(EngineError):
+    """A study with its truth that cannot be learned from or judged by: damaged, not paired, of other units."""
+
+    code = "case"
+    hint = "Correct the files of this case, or take it out of the folder."
+
+
+class WeightsRefused(EngineError):
+    """Weights that cannot be used: missing, altered, without a card, or not of this engine."""
+
+    code = "weights"
+    hint = "`tracerd models list` shows what the node has; bring the file and its card back from where they came."
+
+
 class Stopped(EngineError):
     """`should_stop` answered yes: the work was given up, nothing is wrong with it."""
 

@@ -26,10 +26,44 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class VolumeError:
-    """Predicted minus true volume [mL], and relative to the true volume (nan where that is empty)."""
+    """Predicted minus true volume [mL], and relative to the true volume (nan where that is empty).
+
+    Of TLG it is the error of SUV × mL [g].
+    """
 
     absolute_ml: float
     relative: float
+
+
+@dataclass(frozen=True, slots=True)
+class LesionCount:
+    """Lesions are 18-connected components; two of them match where they share a voxel.
+
+    true, found : lesions of the truth, and those of them that the prediction touches
+    predicted, correct : lesions of the prediction, and those of them that touch the truth
+    """
+
+    true: int
+    found: int
+    predicted: int
+    correct: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of the true lesions that were found; nan where there are none."""
+        return self.found / self.true if self.true else nan
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted lesions that are right; nan where there are none."""
+        return self.correct / self.predicted if self.predicted else nan
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of sensitivity and precision, 0 where nothing was found; nan where there is no true lesion."""
+        if not self.true or not self.correct:
+            return 0.0 if self.true else nan
+        return 2.0 * self.sensitivity * self.precision / (self.sensitivity + self.precision)
 
 
 def dice(predicted: Mask, truth: Mask) -> float:
@@ -65,6 +99,40 @@ def mtv_error(predicted: Mask, truth: Mask, voxel_ml: float) -> VolumeError:
     return VolumeError(error_ml, error_ml / true_ml if true_ml else nan)
 
 
+def tlg_error(predicted: Mask, truth: Mask, suv: NDArray[np.float32], voxel_ml: float) -> VolumeError:
+    """Error of the total lesion glycolysis, Σ SUV × volume [g]."""
+    _expect_same_grid(predicted, truth)
+    true_g = float(suv[truth].sum(dtype=np.float64)) * voxel_ml
+    error_g = float(suv[predicted].sum(dtype=np.float64)) * voxel_ml - true_g
+    return VolumeError(error_g, error_g / true_g if true_g else nan)
+
+
+def count_lesions(predicted: Mask, truth: Mask) -> LesionCount:
+    """How many lesions were found, and how many of those found are right."""
+    _expect_same_grid(predicted, truth)
+    both = predicted & truth
+    (true, found), (said, correct) = (_components_touching(mask, both) for mask in (truth, predicted))
+    return LesionCount(true, found, said, correct)
+
+
+def hausdorff_95_mm(predicted: Mask, truth: Mask, spacing_mm: tuple[float, float, float]) -> float:
+    """95th percentile of the distances between two surfaces [mm], the larger one of both directions (as MONAI's HD95).
+
+    A surface is the voxels of a mask with a face to what is outside of it; nan where a mask is empty.
+    """
+    _expect_same_grid(predicted, truth)
+    if not predicted.any() or not truth.any():
+        return nan
+    touched = [np.flatnonzero((predicted | truth).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box = tuple(slice(index[0], index[-1] + 1) for index in touched)
+    surfaces = [_surface(np.pad(mask[box], 1)) for mask in (predicted, truth)]
+    directed = []
+    for one, other in (surfaces, surfaces[::-1]):
+        distance: NDArray[np.float64] = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
+        directed.append(float(np.percentile(distance[one], 95)))
+    return max(directed)
+
+
 def bootstrap_interval(
     values: Sequence[float],
     *,
@@ -98,6 +166,17 @@ def _volume_of_components_without(mask: Mask, other: Mask, voxel_ml: float) -> f
     sizes = np.bincount(labels[mask], minlength=count + 1)
     sizes[np.unique(labels[mask & other])] = 0
     return float(sizes.sum() * voxel_ml)
+
+
+def _components_touching(mask: Mask, both: Mask) -> tuple[int, int]:
+    """Number of components of a mask, and of those that hold a voxel of `both`."""
+    labels, count = ndimage.label(mask, _EIGHTEEN)
+    return int(count), int(np.count_nonzero(np.unique(labels[both])))
+
+
+def _surface(mask: Mask) -> Mask:
+    surface: Mask = mask & ~ndimage.binary_erosion(mask)
+    return surface
 
 
 def _expect_same_grid(a: Mask, b: Mask) -> None:

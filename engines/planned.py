@@ -13,7 +13,7 @@ from types import MappingProxyType
 from engines.contract import Json, Products, Quantity, Slot, Volume
 from engines.errors import NoEngine
 
-_PET, _CT = Slot("PT", Quantity.SUVBW), Slot("CT", Quantity.HU)
+_PET = Slot("PT", Quantity.SUVBW)
 _FRAMES = frozenset({"dynamic"})
 
 
@@ -49,7 +49,6 @@ PLANNED: Mapping[str, Planned] = MappingProxyType(
     {
         engine.name: engine
         for engine in (
-            Planned("fdg_segmentation", {"pet": _PET, "ct": _CT}),
             Planned("psma_detection", {"pet": _PET, "ct": Slot("CT", Quantity.HU, optional=True)}),
             Planned(
                 "rb82_denoising",

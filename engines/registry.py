@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from types import MappingProxyType
 
 from engines.contract import Engine
@@ -17,7 +18,15 @@ def _threshold_segmentation() -> Engine:
     return ThresholdSegmentation()
 
 
-ENGINES: Mapping[str, Callable[[], Engine]] = MappingProxyType({"threshold_segmentation": _threshold_segmentation})
+def _fdg_segmentation(weights: Path | None = None) -> Engine:
+    from engines.fdg_segmentation.infer import SHIPPED, FdgSegmentation
+
+    return FdgSegmentation(weights or SHIPPED)
+
+
+ENGINES: Mapping[str, Callable[..., Engine]] = MappingProxyType(
+    {"fdg_segmentation": _fdg_segmentation, "threshold_segmentation": _threshold_segmentation}
+)
 
 
 def names() -> list[str]:
@@ -30,8 +39,10 @@ def is_planned(name: str) -> bool:
     return name in PLANNED and name not in ENGINES
 
 
-def engine(name: str) -> Engine:
+def engine(name: str, weights: Path | None = None) -> Engine:
     """The engine of that name; of an announced one, what is known of it.
+
+    weights : to use instead of those it is shipped with; only factories of engines that learn take them
 
     Raises
     ------
@@ -39,7 +50,7 @@ def engine(name: str) -> Engine:
         With the names there are and the nearest one.
     """
     if name in ENGINES:
-        return ENGINES[name]()
+        return ENGINES[name]() if weights is None else ENGINES[name](weights)
     if name in PLANNED:
         return PLANNED[name]
     near = get_close_matches(name, names(), n=1)
@@ -47,7 +58,7 @@ def engine(name: str) -> Engine:
     raise UnknownEngine(f"engine {name!r}: expected one of {', '.join(names())}{meant}")
 
 
-def runnable(name: str) -> Engine:
+def runnable(name: str, weights: Path | None = None) -> Engine:
     """The engine of that name, to run it.
 
     Raises
@@ -57,7 +68,7 @@ def runnable(name: str) -> Engine:
     NoEngine
         It is not in this version.
     """
-    method = engine(name)
+    method = engine(name, weights)
     if isinstance(method, Planned):
         raise method.absence()
     return method

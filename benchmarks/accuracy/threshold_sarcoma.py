@@ -156,7 +156,7 @@ def main() -> None:
             },
         }
     path = write_result("threshold_sarcoma", result)
-    rewrite(README, "threshold_sarcoma", table(json.loads(path.read_text())))
+    rewrite(README, "benchmarks/results/threshold_sarcoma.json", table(json.loads(path.read_text())))
     print(table(result))
 
 

@@ -78,7 +78,7 @@ def main() -> None:
         shutil.rmtree(work)
     show(console, result)
     path = write_result("inspect", result)
-    rewrite(README, "inspect", for_readme(json.loads(path.read_text())))
+    rewrite(README, "benchmarks/results/inspect.json", for_readme(json.loads(path.read_text())))
     console.print(f"written: {path.relative_to(REPOSITORY)}")
 
 

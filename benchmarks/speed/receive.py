@@ -87,7 +87,7 @@ def main() -> None:
     if result["others_cores"] > BUSY_CORES:
         console.print("This machine was busy with other work: do not keep these numbers.", style="bold red")
     path = write_result("receive", result)
-    rewrite(README, "receive", for_readme(json.loads(path.read_text())))
+    rewrite(README, "benchmarks/results/receive.json", for_readme(json.loads(path.read_text())))
     console.print(f"written: {path.relative_to(REPOSITORY)}")
 
 

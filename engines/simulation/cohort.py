@@ -145,21 +145,34 @@ class Cohort:
         ForEvaluationOnly
             A test or shift cohort, without `for_evaluation`.
         """
-        if self.for_evaluation and not for_evaluation:
-            raise ForEvaluationOnly(f"cohort {self.name}: expected for_evaluation=True, got an unmarked use")
+        self.check_use(for_evaluation=for_evaluation)
         return self._studies(cache, progress, self.seeds[:patients])
 
+    def check_use(self, *, for_evaluation: bool) -> None:
+        """Raise ForEvaluationOnly where a test or shift cohort is used for anything else."""
+        if self.for_evaluation and not for_evaluation:
+            raise ForEvaluationOnly(f"cohort {self.name}: expected for_evaluation=True, got an unmarked use")
+
+    def examined(self) -> list[tuple[int, Kind]]:
+        """Seed and kind of every study, in the order of `studies`."""
+        return [(seed, kind) for seed in self.seeds for kind in self.kinds]
+
+    def study(self, seed: int, kind: Kind, cache: Path | None = None) -> packed.Example:
+        """One of them, from the cache if it is there."""
+        if cache is None:
+            return self._made(kind, seed, None)
+        folder = cache / f"{self.name}-{self.sha256[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{kind}-{seed}"
+        kept = packed.read(path)
+        return self._made(kind, seed, path) if kept is None else kept
+
     def _studies(self, cache: Path | None, progress: Progress | None, seeds: range) -> Iterator[packed.Example]:
-        wanted = [(seed, kind) for seed in seeds for kind in self.kinds]
-        folder = None if cache is None else cache / f"{self.name}-{self.sha256[:16]}"
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        wanted = [(seed, kind) for seed, kind in self.examined() if seed in seeds]
         for number, (seed, kind) in enumerate(wanted):
             if progress is not None:
                 progress(f"{kind} {seed}", number / len(wanted))
-            path = None if folder is None else folder / f"{kind}-{seed}"
-            kept = None if path is None else packed.read(path)
-            yield self._made(kind, seed, path) if kept is None else kept
+            yield self.study(seed, kind, cache)
         if progress is not None:
             progress(self.name, 1.0)
 

@@ -8,11 +8,9 @@ of images without negative values are exact.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.contract import Case, DynamicVolume, Json, LabelMap, Quantity, Volume
+from engines.durable import replace
 from engines.simulation.study import Kind, Study
 
 LEVELS = 65535
@@ -132,22 +131,9 @@ def write(path: Path, arrays: Arrays, rest: Json) -> None:
     def numbers(file: IO[bytes]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
-    _replace(path.with_suffix(".npz"), numbers)
+    replace(path.with_suffix(".npz"), numbers)
     text = json.dumps(rest, ensure_ascii=False, indent=1, allow_nan=False)
-    _replace(path.with_suffix(".json"), lambda file: file.write(text.encode()))
-
-
-def _replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """A file under a passing name, durable, then under its own: there is never half of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        passing = Path(file.name)
-        try:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-            passing.replace(path)
-        finally:
-            passing.unlink(missing_ok=True)
+    replace(path.with_suffix(".json"), lambda file: file.write(text.encode()))
 
 
 def read(path: Path) -> Example | None:

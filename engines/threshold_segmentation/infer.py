@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from engines.contract import Json, LabelMap, Lesion, Measurement, Products, Slot, Volume
-from engines.errors import BadParameters, CannotProcess, Stopped
+from engines import inputs
+from engines.contract import Json, Lesion, Measurement, Products, Slot, Volume
+from engines.errors import BadParameters
 from engines.threshold_segmentation import parameters as known
 
 if TYPE_CHECKING:
-    from engines.threshold_segmentation.lesions import Region
+    from engines.lesions import Region
 
 SUV_UNIT = "g/ml{SUVbw}"  # UCUM, PS3.16 CID 85
 PHYSIOLOGICAL = "Physiological uptake (brain, heart, kidneys, bladder, bowel) is not excluded by a threshold."
@@ -45,7 +44,7 @@ class ThresholdSegmentation:
 
     def check(self, parameters: Mapping[str, Json]) -> list[str]:
         """Every fault of the parameters in words."""
-        return known.check(parameters)
+        return known.KNOWN.faults(parameters)
 
     def __call__(
         self, volumes: Mapping[str, Volume], parameters: Mapping[str, Json], should_stop: Callable[[], bool]
@@ -63,26 +62,11 @@ class ThresholdSegmentation:
         """
         if faults := self.check(parameters):
             raise BadParameters("; ".join(faults))
-        pet, ct = _inputs(volumes)
+        inputs.check(volumes, self.inputs)
+        pet, ct = volumes["pet"], volumes.get("ct")
         chosen = {**self.defaults, **parameters}
         finding = METHODS[chosen["method"]](pet, ct, chosen, should_stop)
         return _products(pet, finding, chosen, should_stop)
-
-
-def _inputs(volumes: Mapping[str, Volume]) -> tuple[Volume, Volume | None]:
-    for name, slot in known.INPUTS.items():
-        volume = volumes.get(name)
-        if volume is None:
-            if not slot.optional:
-                raise CannotProcess(f"input {name}: expected a volume, got none", code="missing-input")
-            continue
-        if volume.quantity is not slot.quantity:
-            raise CannotProcess(
-                f"input {name}: expected {slot.quantity.value}, got {volume.quantity.value}", code="wrong-quantity"
-            )
-        if not np.isfinite(volume.array).all():
-            raise CannotProcess(f"input {name}: holds values that are not finite numbers", code="not-finite")
-    return volumes["pet"], volumes.get("ct")
 
 
 def _fixed(pet: Volume, _: Volume | None, chosen: Mapping[str, Json], _stop: Callable[[], bool]) -> _Finding:
@@ -137,52 +121,18 @@ METHODS: Mapping[str, Callable[[Volume, Volume | None, Mapping[str, Json], Calla
 
 def _products(pet: Volume, finding: _Finding, chosen: Mapping[str, Json], should_stop: Callable[[], bool]) -> Products:
     """Size limits, labels 1 … n from the largest, measures and their sums."""
-    from engines.threshold_segmentation.lesions import largest_first
+    from engines.lesions import Limits, label_map, measured, totals
+
+    def counts(lesion: Lesion) -> bool:
+        """PERCIST counts no region whose SUVpeak is below the threshold."""
+        return lesion.suv_peak is None or lesion.suv_peak >= finding.smallest_peak_suv
 
     smallest_ml = float(chosen["min_volume_ml"])
-    big_enough = [region for region in finding.regions if region.voxels * pet.voxel_volume_ml >= smallest_ml]
-    kept: list[Region] = []
-    lesions: list[Lesion] = []
-    cap = int(chosen["max_lesions"])
-    warnings = [PHYSIOLOGICAL, *finding.warnings]
-    for region in largest_first(big_enough):
-        if should_stop():
-            raise Stopped("asked to stop while measuring lesions")
-        lesion = _lesion(pet, region, len(kept) + 1, finding.smallest_peak_suv)
-        if lesion is None:
-            continue
-        if len(kept) == cap:
-            warnings.append(f"More than {cap} regions: only the {cap} largest are reported, the totals miss the rest.")
-            break
-        kept.append(region)
-        lesions.append(lesion)
+    found = measured(pet, finding.regions, Limits(smallest_ml, int(chosen["max_lesions"])), should_stop, counts)
     return Products(
         method=f"{finding.method}; {chosen['connectivity']}-connected, at least {smallest_ml:g} mL",
-        label_map=_label_map(pet, kept),
-        lesions=tuple(lesions),
-        measurements=(*_totals(lesions), *finding.measurements),
-        warnings=tuple(warnings),
+        label_map=label_map(pet, found.regions),
+        lesions=tuple(found.lesions),
+        measurements=(*totals(found.lesions), *finding.measurements),
+        warnings=(PHYSIOLOGICAL, *finding.warnings, *found.warnings),
     )
-
-
-def _lesion(pet: Volume, region: Region, label: int, smallest_peak_suv: float) -> Lesion | None:
-    """Measures of a region; None where PERCIST does not count it because its SUVpeak is below the threshold."""
-    from engines.threshold_segmentation.lesions import measure
-
-    lesion = measure(pet, region, label)
-    return None if lesion.suv_peak is not None and lesion.suv_peak < smallest_peak_suv else lesion
-
-
-def _label_map(pet: Volume, regions: list[Region]) -> LabelMap | None:
-    if not regions:
-        return None
-    labels = np.zeros(pet.array.shape, dtype=np.uint16)
-    for label, region in enumerate(regions, start=1):
-        labels[region.box][region.mask] = label
-    return LabelMap(labels, pet.affine, {label: f"Lesion {label}" for label in range(1, len(regions) + 1)})
-
-
-def _totals(lesions: list[Lesion]) -> tuple[Measurement, Measurement]:
-    volume_ml = float(sum(lesion.volume_ml for lesion in lesions))
-    glycolysis_g = float(sum(lesion.tlg_g for lesion in lesions))
-    return Measurement("MTV", volume_ml, "ml"), Measurement("TLG", glycolysis_g, "g")

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from engines.contract import Affine, FloatArray, Volume
 from engines.errors import CannotProcess
-from engines.threshold_segmentation.lesions import Mask, components
+from engines.lesions import Mask, components
 
 VOI_RADIUS_MM = 15.0
 GRID_MM = 6.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from types import MappingProxyType
 
 from engines.contract import Json, Quantity, Slot
+from engines.parameters import Known
 
 METHODS = ("fixed", "percent", "percist")
 CONNECTIVITIES = (18, 26)
@@ -43,24 +43,4 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 
 
-def check(parameters: Mapping[str, Json]) -> list[str]:
-    """Every fault of the parameters, one sentence each; missing ones take their default."""
-    faults = [f"{name}: unknown, expected one of {', '.join(DEFAULTS)}" for name in parameters if name not in DEFAULTS]
-    for name, value in parameters.items():
-        if name == "method" and value not in METHODS:
-            faults.append(f"method: expected one of {', '.join(METHODS)}, got {value!r}")
-        elif name == "connectivity" and (isinstance(value, bool) or value not in CONNECTIVITIES):
-            faults.append(f"connectivity: expected 18 or 26, got {value!r}")
-        elif name in RANGES and (fault := _range_fault(name, value)):
-            faults.append(fault)
-    return faults
-
-
-def _range_fault(name: str, value: Json) -> str:
-    lowest, highest = RANGES[name]
-    whole = name == "max_lesions"
-    kind = "a whole number" if whole else "a number"
-    proper = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if proper and isfinite(value) and lowest <= value <= highest:
-        return ""
-    return f"{name}: expected {kind} from {lowest:g} to {highest:g}, got {value!r}"
+KNOWN = Known(DEFAULTS, RANGES, {"method": METHODS, "connectivity": CONNECTIVITIES})

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from engines.contract import FloatArray
 from engines.errors import Stopped
-from engines.threshold_segmentation.lesions import Mask, Region, components, structure
+from engines.lesions import Mask, Region, components, structure
 
 
 def at_least(suv: FloatArray, threshold_suv: float, connectivity: int) -> list[Region]:

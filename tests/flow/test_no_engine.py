@@ -4,7 +4,7 @@ from tests import make
 from tests.flow.running import FDG_RULE, RunningNode
 from tests.peers import Sender, StoreScp
 
-RULE = {**FDG_RULE, "name": "later", "engine": "fdg_segmentation", "parameters": {}}
+RULE = {**FDG_RULE, "name": "later", "engine": "psma_detection", "parameters": {}}
 RULE["inputs"] = {**RULE["inputs"], "ct": {"modality": "CT", "pairs_with": "pet"}}
 
 
@@ -16,5 +16,5 @@ def test_a_job_for_an_announced_engine_is_rejected_and_says_so(tmp_path):
         Sender(node.port).send([*made.pet, *made.ct])
         (job,) = node.wait_for_jobs(1, {"rejected"})
         assert job["reason_code"] == "no-engine"
-        assert job["reason"].startswith("no engine: fdg_segmentation is not in this version of tracerd")
+        assert job["reason"].startswith("no engine: psma_detection is not in this version of tracerd")
         assert not list(pacs.output.iterdir())

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from engines.contract import Products, Quantity, Volume
+from engines.lesions import structure
 from engines.registry import engine
-from engines.threshold_segmentation.lesions import structure
 from engines.threshold_segmentation.thresholds import OwnMaximum, share_of_own_maximum
 
 # Few distinct values make plateaus, ties and shoulders; quarters are exact in float32.

@@ -101,6 +101,11 @@ def test_there_is_no_pickle_eval_shell_or_global():
                 assert not names & {"pickle", "cloudpickle", "marshal", "shelve", "joblib"}, f"{path}:{node.lineno}"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"eval", "exec"}, f"{path}:{node.lineno}"
+            if isinstance(node, ast.Attribute) and node.attr == "load" and isinstance(node.value, ast.Name):
+                assert node.value.id != "torch", f"{path}:{node.lineno} torch.load unpickles"
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), f"{path}:{node.value.lineno}"
+                assert node.value.value is False, f"{path}:{node.value.lineno}"
             if isinstance(node, ast.keyword) and node.arg == "shell":
                 assert isinstance(node.value, ast.Constant), f"{path}:{node.value.lineno}"
                 assert node.value.value is False, f"{path}:{node.value.lineno}"

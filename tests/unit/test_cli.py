@@ -98,7 +98,8 @@ def test_the_commands_scripts_depend_on_are_there() -> None:
     expected = (
         "demo, serve, check, conformance, inspect, run, simulate, send, status, doctor, rules explain, rules replay, "
         "jobs list, jobs show, jobs retry, jobs rerun, jobs release, jobs cancel, conflicts list, conflicts accept, "
-        "conflicts discard, jobs resend, destinations list, destinations pause, destinations resume"
+        "conflicts discard, jobs resend, destinations list, destinations pause, destinations resume, "
+        "train, evaluate, models list, models show, models import, models promote, models rollback"
     )
     assert {" ".join(command) for command in commands()} == set(expected.split(", "))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engines.contract import Quantity, Volume
-from engines.threshold_segmentation.lesions import (
+from engines.lesions import (
     PEAK_RADIUS_MM,
     Region,
     bounding_box,

@@ -21,14 +21,13 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from daemon import cli
+from daemon import cli, nifti
 from daemon.commands import CannotDo
 from daemon.simulate import (
     Wanted,
     check_out,
     check_truth,
     examination_of,
-    nifti,
     uids_of,
     write_dicom,
     write_truth,
@@ -531,12 +530,12 @@ def test_a_folder_takes_one_study_and_nothing_is_overwritten(tmp_path: Path) -> 
 def test_nifti_turns_axes_and_handedness() -> None:
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     affine = np.array([[0, 0, 2.0, 10], [0, 3.0, 0, 20], [5.0, 0, 0, 30], [0, 0, 0, 1]])
-    image: Any = nibabel.Nifti1Image.from_bytes(gzip.decompress(nifti(array, affine, "words")))
+    image: Any = nibabel.Nifti1Image.from_bytes(gzip.decompress(nifti.encoded(array, affine, "words")))
     assert np.asarray(image.dataobj)[3, 2, 1] == array[1, 2, 3]
     # (z, y, x) = (1, 2, 3) lies at LPS (10 + 3·2, 20 + 2·3, 30 + 5) = (16, 26, 35)
     assert (image.affine @ [3, 2, 1, 1])[:3].tolist() == [-16.0, -26.0, 35.0]
     assert nibabel.aff2axcodes(image.affine) == ("L", "P", "S")
-    assert nifti(array, affine, "words") == nifti(array, affine, "words")
+    assert nifti.encoded(array, affine, "words") == nifti.encoded(array, affine, "words")
 
 
 def modules_of(code: str) -> Iterator[str]:

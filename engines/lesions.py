@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import pi
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engines.contract import Affine, Lesion, Volume
+from engines.contract import Affine, LabelMap, Lesion, Measurement, Volume
+from engines.errors import Stopped
 
 PEAK_VOLUME_ML = 1.0
 PEAK_RADIUS_MM = (3.0 * PEAK_VOLUME_ML * 1000.0 / (4.0 * pi)) ** (1.0 / 3.0)  # 6.2035 mm
@@ -80,6 +82,74 @@ def bounding_box(mask: Mask) -> Box | None:
 def largest_first(regions: list[Region]) -> list[Region]:
     """Sorted by number of voxels, equal ones by position: the order of the labels."""
     return sorted(regions, key=lambda region: (-region.voxels, region.first))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """smallest_ml : regions below are no lesions [mL]; most : how many are reported, the largest."""
+
+    smallest_ml: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Regions that are lesions, their measures in the same order, and what must be said of them."""
+
+    regions: list[Region]
+    lesions: list[Lesion]
+    warnings: tuple[str, ...]
+
+
+def measured(
+    pet: Volume,
+    regions: list[Region],
+    limits: Limits,
+    should_stop: Callable[[], bool],
+    counts: Callable[[Lesion], bool] = lambda _: True,
+) -> Measured:
+    """Regions as lesions 1 … n, the largest first.
+
+    counts : whether what was measured is a lesion
+
+    Raises
+    ------
+    Stopped
+        `should_stop` answered yes.
+    """
+    kept: list[Region] = []
+    lesions: list[Lesion] = []
+    big_enough = [region for region in regions if region.voxels * pet.voxel_volume_ml >= limits.smallest_ml]
+    for region in largest_first(big_enough):
+        if should_stop():
+            raise Stopped("asked to stop while measuring lesions")
+        lesion = measure(pet, region, len(kept) + 1)
+        if not counts(lesion):
+            continue
+        if len(kept) == limits.most:
+            cap = limits.most
+            warning = f"More than {cap} regions: only the {cap} largest are reported, the totals miss the rest."
+            return Measured(kept, lesions, (warning,))
+        kept.append(region)
+        lesions.append(lesion)
+    return Measured(kept, lesions, ())
+
+
+def label_map(pet: Volume, regions: list[Region]) -> LabelMap | None:
+    """Labels 1 … n of regions on the grid of a PET, None where there are none; a label is a uint16."""
+    if not regions:
+        return None
+    labels = np.zeros(pet.array.shape, dtype=np.uint16)
+    for label, region in enumerate(regions, start=1):
+        labels[region.box][region.mask] = label
+    return LabelMap(labels, pet.affine, {label: f"Lesion {label}" for label in range(1, len(regions) + 1)})
+
+
+def totals(lesions: list[Lesion]) -> tuple[Measurement, Measurement]:
+    """Metabolic tumour volume [mL] and total lesion glycolysis [g]."""
+    volume_ml = float(sum(lesion.volume_ml for lesion in lesions))
+    glycolysis_g = float(sum(lesion.tlg_g for lesion in lesions))
+    return Measurement("MTV", volume_ml, "ml"), Measurement("TLG", glycolysis_g, "g")
 
 
 def measure(pet: Volume, region: Region, label: int) -> Lesion:

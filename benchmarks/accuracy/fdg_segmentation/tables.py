@@ -1,0 +1,103 @@
+"""The tables of engines/fdg_segmentation/README.md, from the result files beside this module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.readme import markdown
+from engines.metrics import bootstrap_interval
+
+OURS = "fdg_segmentation"
+COHORTS = {"fdg-test": "test, the same hospital as in training", "fdg-shift": "shift, a second hospital"}
+
+
+def accuracy(results: Sequence[Mapping[str, Any]]) -> str:
+    """Every method on every cohort that nothing was chosen by."""
+    heads = ("cohort", "method", "Dice, positives", "HD95", "FPV, all", "FPV, negatives", "FNV", "sensitivity", "F1")
+    rows = []
+    for name, what in COHORTS.items():
+        cohort = results[0]["cohorts"].get(name)
+        for method, entry in (cohort or {"methods": {}})["methods"].items():
+            rows.append((f"{what} (n = {entry['summary']['studies']})", method, *_accuracy(entry["summary"])))
+    return markdown(heads, rows)
+
+
+def sarcoma(results: Sequence[Mapping[str, Any]]) -> str:
+    """Every method on the real studies."""
+    heads = ("method", "processed", "Dice", "HD95", "false positive", "MTV error, median")
+    rows = []
+    for method, entry in results[0]["methods"].items():
+        row = entry["summary"]
+        refused = sum(row["refused"].values())
+        if refused == row["studies"]:
+            codes = ", ".join(f"{count} × `{code}`" for code, count in row["refused"].items())
+            rows.append((method, f"0 of {refused}", f"refused: {codes}", "", "", ""))
+            continue
+        processed = f"{row['studies'] - refused} of {row['studies']}"
+        error = f"{row['mtv_error_relative']['median']:+.0%}"
+        hd95 = f"{row['hausdorff_95_mm'].get('median', float('nan')):.0f} mm"
+        false = f"{row['false_positive_ml']['median']:.1f} mL"
+        rows.append((method, processed, _ranged(row["dice"], 2), hd95, false, error))
+    return markdown(heads, rows)
+
+
+def ablations(results: Sequence[Mapping[str, Any]]) -> str:
+    """Mean Dice of each kind of run over its seeds; the interval is of studies, of which every seed gives one value."""
+    heads = ("pre-training", "labels", "seeds", "mean Dice", "by seed", "step at mask borders")
+    rows = []
+    names = sorted({each["trial"]["name"] for each in results}, key=lambda name: _order(results, name))
+    for name in names:
+        runs = sorted((each for each in results if each["trial"]["name"] == name), key=lambda each: each["seed"])
+        pretraining, labels = name.split(", ", 1)
+        studies = {study for each in runs for study in each["dice"]}
+        by_study = [float(np.mean([each["dice"][study] for each in runs])) for study in sorted(studies)]
+        interval = bootstrap_interval(by_study, seed=1)
+        dice = f"{np.mean(by_study):.3f} ({interval.low:.3f} to {interval.high:.3f})"
+        steps = [each["step_at_borders"] for each in runs if each["step_at_borders"] is not None]
+        border = f"{np.mean(steps):.2f}" if steps else ""
+        each_seed = ", ".join(f"{each['mean_dice']:.3f}" for each in runs)
+        rows.append((pretraining, labels, str(len(runs)), dice, each_seed, border))
+    return markdown(heads, rows)
+
+
+def speed(results: Sequence[Mapping[str, Any]]) -> str:
+    """Both inferences in turn; medians over rounds, one row a study and method."""
+    heads = ("study", "method", "windows", "CPU time", "as fast as MONAI", "Dice")
+    rows = []
+    for number, study in enumerate(results[0]["studies"], 1):
+        monai = study["methods"]["MONAI"]["median_cpu_s"]
+        crop = " × ".join(map(str, study["crop"]))
+        for name, entry in study["methods"].items():
+            taken = median(entry["cpu_s"])
+            times = f"{monai / taken:.1f} ×"
+            rows.append(
+                (f"{number}: {crop}", name, str(entry["windows"]), f"{taken:.2f} s", times, f"{entry['dice']:.4f}")
+            )
+    return markdown(heads, rows)
+
+
+def _accuracy(row: Mapping[str, Any]) -> tuple[str, ...]:
+    lesions = row["lesions"]
+    if not row["dice"]["n"]:
+        return ("refused", "", "", "", "", "", "")
+    refused = sum(row["refused"].values())
+    dice = _ranged(row["dice"], 2) + (f"; {refused} refused" if refused else "")
+    sensitivity = f"{lesions['found']} of {lesions['true']}"
+    hd95 = f"{row['hausdorff_95_mm'].get('median', float('nan')):.0f} mm"
+    false = [_ranged(row[name], 1) + " mL" for name in ("false_positive_ml", "false_positive_ml_of_negatives")]
+    return dice, hd95, *false, _ranged(row["false_negative_ml"], 1) + " mL", sensitivity, _ranged(row["lesion_f1"], 2)
+
+
+def _ranged(value: Mapping[str, Any], digits: int) -> str:
+    if not value["n"]:
+        return "none"
+    return f"{value['mean']:.{digits}f} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"
+
+
+def _order(results: Sequence[Mapping[str, Any]], name: str) -> tuple[bool, float, str]:
+    trial = next(each["trial"] for each in results if each["trial"]["name"] == name)
+    return trial["probe"], -trial["labels"], name

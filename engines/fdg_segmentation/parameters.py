@@ -1,0 +1,40 @@
+"""What the engine can be told. Imports nothing heavy: rules are checked in the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from engines.contract import Json, Quantity, Slot
+from engines.parameters import Known
+
+MOST_LESIONS = 65535  # a label is a uint16
+
+INPUTS: Mapping[str, Slot] = MappingProxyType(
+    {
+        "pet": Slot("PT", Quantity.SUVBW, frozenset({"static"})),
+        "ct": Slot("CT", Quantity.HU, frozenset({"static"})),
+    }
+)
+
+DEFAULTS: Mapping[str, Json] = MappingProxyType(
+    {
+        "threshold": 0.5,  # of the probability of tumour
+        "overlap": 0.5,  # of neighbouring windows, as in the paper
+        "mirroring": False,  # also left and right exchanged, at twice the time
+        "min_volume_ml": 0.0,
+        "connectivity": 18,  # as AutoPET counts lesions
+        "max_lesions": 500,
+    }
+)
+
+KNOWN = Known(
+    DEFAULTS,
+    ranges={
+        "threshold": (0.01, 0.99),
+        "overlap": (0.0, 0.75),
+        "min_volume_ml": (0.0, 1000.0),
+        "max_lesions": (1, MOST_LESIONS),
+    },
+    choices={"mirroring": (False, True), "connectivity": (18, 26)},
+)

@@ -1,0 +1,74 @@
+"""A network over a whole image: only where something may be, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from engines.contract import FloatArray
+from engines.lesions import Box, Mask, bounding_box
+from engines.tiling import Shape, Tiling, predict_in_windows
+
+
+def predicted(
+    network: nn.Module,
+    image: FloatArray,
+    tiling: Tiling,
+    should_stop: Callable[[], bool],
+    worth: Mask | None = None,
+) -> FloatArray:
+    """Probability of tumour, float32 (z, y, x), of a prepared image (2, z, y, x); windows are blended.
+
+    worth : where a tumour may be; windows are laid over the smallest box around it and those without a voxel of it are
+        not predicted, they count as 0. None = everywhere
+    """
+    if worth is None:
+        everywhere: FloatArray = predict_in_windows(image, predictor(network), tiling, should_stop)[0]
+        return everywhere
+    found = np.zeros(image.shape[1:], np.float32)
+    tight = bounding_box(worth)
+    if tight is None:
+        return found
+    box = at_least(tight, tiling.window, worth.shape)
+    predict = predictor(network)
+    layers = np.concatenate([image[(slice(None), *box)], worth[box][None].astype(np.float32)])
+    found[box] = predict_in_windows(
+        layers, lambda part: predict(part[:-1]), tiling, should_stop, skip=lambda part: not part[-1].any()
+    )[0]
+    return found
+
+
+def predictor(network: nn.Module) -> Callable[[FloatArray], FloatArray]:
+    """A window (2, z, y, x) → probability of tumour (1, z, y, x)."""
+    device = next(network.parameters()).device
+    half = device.type != "cpu" or cpu_has_bfloat16()
+
+    def predict(part: FloatArray) -> FloatArray:
+        batch = torch.from_numpy(np.ascontiguousarray(part))[None].to(device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits = network(batch).float()
+        found: FloatArray = logits.softmax(dim=1)[0, 1:].cpu().numpy()
+        return found
+
+    return predict
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, float32 is faster."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def at_least(box: Box, size: Shape, shape: tuple[int, ...]) -> Box:
+    """A box, grown about its middle to a size as far as the image allows."""
+    sides = []
+    for side, n, whole in zip(box, size, shape, strict=True):
+        missing = max(0, min(n, whole) - (side.stop - side.start))
+        low = min(max(0, side.start - missing // 2), whole - (side.stop - side.start) - missing)
+        sides.append(slice(low, low + (side.stop - side.start) + missing))
+    return sides[0], sides[1], sides[2]
