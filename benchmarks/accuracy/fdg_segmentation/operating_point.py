@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=None)
     parser.add_argument("--mirroring", action="store_true")
     given = parser.parse_args()
-    network, card = loaded(given.weights, None)
+    network, card = loaded(given.weights)
     rows: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for case in cases("fdg-tune", given.cohorts, given.studies):
         assert case.truth is not None
