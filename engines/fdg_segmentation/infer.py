@@ -14,7 +14,7 @@ import numpy as np
 
 from engines import inputs, models
 from engines.contract import FloatArray, Json, Lesion, Products, Slot, Volume
-from engines.errors import BadParameters
+from engines.errors import BadParameters, WeightsRefused
 from engines.fdg_segmentation import parameters as known
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class FdgSegmentation:
         from engines.fdg_segmentation.preprocessing import back_on_grid_of, prepared
 
         chosen = {**self.defaults, **parameters}
-        network, card = loaded(self.weights, self.device)
+        network, card = loaded(self.weights, self.device, self.weights_sha256)
         pet = volumes["pet"]
         seen = prepared(pet, volumes["ct"], spacing_of(card))
         found = probability(network, seen, window_of(card), chosen, should_stop)
@@ -118,13 +118,23 @@ def spacing_of(card: models.Card) -> Spacing:
 
 
 @lru_cache(maxsize=2)
-def loaded(path: Path, device: str | None) -> tuple[nn.Module, models.Card]:
-    """The network of a file of weights, ready to predict, and its card; kept for the next study."""
+def loaded(path: Path, device: str | None = None, sha256: str | None = None) -> tuple[nn.Module, models.Card]:
+    """The network of a file of weights, ready to predict, and its card; kept for the next study.
+
+    sha256 : the weights that are expected, None = those of the card
+
+    Raises
+    ------
+    WeightsRefused
+        As `models.load` and `model.from_weights`; code "sha256" where the file was replaced by other weights.
+    """
     import torch
 
     from engines.fdg_segmentation.model import from_weights
 
     weights = models.load(path)
+    if sha256 not in {None, weights.sha256}:
+        raise WeightsRefused(f"{path.name}: expected {sha256}, got {weights.sha256}", code="sha256")
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return from_weights(weights).to(where).eval(), weights.card
 

@@ -493,6 +493,15 @@ def test_altered_weights_and_weights_of_another_network_are_refused(tmp_path: Pa
     assert refusal.value.code == "sha256"
 
 
+def test_weights_that_were_replaced_since_are_refused(tmp_path: Path) -> None:
+    tool = FdgSegmentation(saved(tmp_path, random_network(1)))
+    saved(tmp_path, random_network(2))
+    with pytest.raises(WeightsRefused) as refusal:
+        tool(case().volumes, {}, never)
+    assert refusal.value.code == "sha256"
+    assert FdgSegmentation(tmp_path / "mini.safetensors").weights_sha256 != tool.weights_sha256
+
+
 def test_cold_tissue_and_air_are_not_looked_at() -> None:
     seen = prepared(case().volumes["pet"], case().volumes["ct"], SPACING)
     worth = worth_a_look(seen)

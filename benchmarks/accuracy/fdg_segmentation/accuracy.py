@@ -93,7 +93,7 @@ def main() -> None:
         made = measured(name, given.cohorts, given.studies, tools)
         kept = cohorts.get(name, {"methods": {}})["methods"]
         every = kept | {method: entry | {"commit": where["commit"]} for method, entry in made.items()}
-        order = sorted(every, key=[OURS, *METHODS].index)
+        order = [method for method in (OURS, *METHODS) if method in every]
         cohorts[name] = {"sha256": cohort(name).sha256, "methods": {method: every[method] for method in order}}
     result = {
         "benchmark": "fdg_segmentation",

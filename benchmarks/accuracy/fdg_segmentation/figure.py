@@ -33,7 +33,7 @@ def draw(studies: Sequence[dict[str, Any]], cohorts: Path, tool: Engine, path: P
             cases[index] = study.case
         if len(cases) == len(set(picked.values())):
             break
-    shown, axes = plt.subplots(1, 2 * len(picked), figsize=(15, 7.2))
+    shown, axes = plt.subplots(1, 2 * len(picked), figsize=(15, 5.6))
     for (name, index), pair in zip(picked.items(), axes.reshape(-1, 2), strict=True):
         _case(pair, cases[index], tool, f"{name}: Dice {studies[index]['dice']:.2f}")
     shown.legend(

@@ -2,7 +2,8 @@
 
     python -m benchmarks.accuracy.fdg_segmentation.operating_point [--weights FILE] [--cohorts build/cohorts]
 
-prints a table and writes operating_point.json beside this file; the chosen pair becomes the engine's default by hand.
+prints a table, writes operating_point.json beside this file and the score of the best pair into the weights' card. The
+pair becomes the default of engines/fdg_segmentation/parameters.py by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from benchmarks.accuracy.fdg_segmentation.data import COHORTS, cases
 from benchmarks.machine import REPOSITORY, provenance
+from engines import models
 from engines.fdg_segmentation.infer import SHIPPED, loaded, probability, spacing_of, window_of
 from engines.fdg_segmentation.parameters import DEFAULTS
 from engines.fdg_segmentation.preprocessing import back_on_grid_of, prepared
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=None)
     parser.add_argument("--mirroring", action="store_true")
     given = parser.parse_args()
-    network, card = loaded(given.weights, None)
+    network, card = loaded(given.weights)
     rows: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for case in cases("fdg-tune", given.cohorts, given.studies):
         assert case.truth is not None
@@ -71,6 +74,10 @@ def main() -> None:
         "all": table,
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    weights = models.load(given.weights)
+    studies = len(next(iter(rows.values())))
+    metrics = {"fdg-tune": {"studies": studies, **best}}
+    models.save(given.weights, weights.tensors, replace(card, metrics=metrics))
 
 
 if __name__ == "__main__":
