@@ -84,7 +84,7 @@ def take(session: Session, destination: str, *, now: datetime, limit: int) -> li
 def uncommitted(session: Session, destination: str, *, now: datetime, limit: int) -> list[tuple[Delivery, Instance]]:
     """Accepted deliveries of one job (or of no job) for which storage commitment is to be asked now."""
     wanted = due_at(destination, now, DeliveryState.ACCEPTED).where(
-        Delivery.proof != Proof.ACCEPTED, Delivery.transaction_uid.is_(None)
+        Delivery.proof.in_([Proof.COMMITTED, Proof.SEEN]), Delivery.transaction_uid.is_(None)
     )
     first = session.scalar(wanted.limit(1))
     if first is None:
