@@ -387,9 +387,7 @@ def status(turn: Turn) -> dict[str, Any]:
         "associations": counts(schema.Association.state),
         "quarantined": quarantined(turn),
         "conflicts": len(studies.conflicts(turn.session)),
-        "coerced": turn.session.scalar(
-            select(func.count()).select_from(schema.Event).where(schema.COERCED)
-        ),
+        "coerced": turn.session.scalar(select(func.count()).select_from(schema.Event).where(schema.COERCED)),
     }
 
 
@@ -397,9 +395,7 @@ def warnings(turn: Turn) -> list[dict[str, Any]]:
     """Deliveries that were accepted with a warning, counted by destination and status."""
     rows = turn.session.execute(
         select(schema.Delivery.destination, schema.Delivery.status_hex, func.count())
-        .where(
-            schema.NO_PLAIN_SUCCESS, schema.Delivery.status_hex.in_([f"{status:04X}" for status in STORE_WARNINGS])
-        )
+        .where(schema.NO_PLAIN_SUCCESS, schema.Delivery.status_hex.in_([f"{status:04X}" for status in STORE_WARNINGS]))
         .group_by(schema.Delivery.destination, schema.Delivery.status_hex)
     )
     return [

@@ -377,10 +377,9 @@ class Delivery(Table):
     __tablename__ = "delivery"
     __table_args__ = (
         UniqueConstraint("instance_id", "destination"),
-        # To be sent: in order of id, without a look at the rows that wait for another try. To be proven: only those that
-        # still are, among all that were ever accepted.
-        Index(None, "state", "destination", "id", "not_before"),
-        Index(None, "state", "destination", "proof", "transaction_uid"),
+        # What is to be sent, in order, and what is still to be proven among all that was ever accepted.
+        Index("ix_delivery_to_send", "state", "destination", "id", "not_before"),
+        Index("ix_delivery_to_prove", "state", "destination", "proof", "transaction_uid", "id", "not_before"),
         Index(
             "ix_delivery_no_plain_success",
             "status_hex",

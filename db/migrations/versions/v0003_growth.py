@@ -15,8 +15,9 @@ down_revision = "0002"
 def upgrade() -> None:
     """Exchange an index of deliveries, and add those for what is counted, shown newest first or to be proven."""
     op.drop_index("ix_delivery_destination_state_not_before", "delivery")
-    index("delivery", "state", "destination", "id", "not_before")
-    index("delivery", "state", "destination", "proof", "transaction_uid")
+    due = ["id", "not_before"]
+    op.create_index("ix_delivery_to_send", "delivery", ["state", "destination", *due])
+    op.create_index("ix_delivery_to_prove", "delivery", ["state", "destination", "proof", "transaction_uid", *due])
     partial("ix_delivery_no_plain_success", "delivery", ["status_hex", "destination"], "status_hex <> '0000'")
     partial("ix_event_coerced", "event", ["reason"], "reason = 'coerced'")
     index("instance", "state", "series_id")
