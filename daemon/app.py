@@ -123,7 +123,7 @@ class Running:
             self._loop(f"prove-{name}", partial(pipeline.prove_results, node, name), pause_s=IDLE_S)
 
     def _loop(self, name: str, step: Callable[[], bool], *, pause_s: float, bell: Bell | None = None) -> None:
-        """Repeat a step in a thread of its own; when there was nothing to do, pause until the bell rings, if it has one.
+        """Repeat a step in a thread of its own; where there was nothing to do, pause, at most until its bell rings.
 
         A step that raises stops the node: it can start again and recover.
         """

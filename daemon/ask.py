@@ -124,6 +124,8 @@ def is_running(settings: Settings) -> bool:
         call(Folders(settings.data.resolve()).control_socket, "GET", "/alive")
     except httpx.TransportError:
         return False
+    except httpx.HTTPStatusError:  # of an older version, which does not know the question
+        return True
     return True
 
 

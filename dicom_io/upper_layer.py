@@ -143,9 +143,10 @@ class BoundedStream:
 
     def _await(self, reason: OSError, event: int, ends: float) -> None:
         """Until the socket is ready for what it could not do at once; TLS may have to write in order to read."""
-        tls_events = {ssl.SSLWantReadError: select.POLLIN, ssl.SSLWantWriteError: select.POLLOUT}
+        if isinstance(reason, ssl.SSLError):
+            event = select.POLLIN if isinstance(reason, ssl.SSLWantReadError) else select.POLLOUT
         poll = select.poll()
-        poll.register(self._connection, tls_events.get(type(reason), event))
+        poll.register(self._connection, event)
         if not poll.poll(max(0.0, ends - monotonic()) * 1000):
             raise TooSlow
 

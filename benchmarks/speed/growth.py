@@ -1,4 +1,4 @@
-"""Does anything take longer because much is stored? One node with a thousand, one with a million instances in its database.
+"""Does anything take longer because much is stored? One node holds a thousand instances, another one a million.
 
     python -m benchmarks.speed.growth [--instances 1000 100000 1000000] [--rounds 5] [--seed 1]
 

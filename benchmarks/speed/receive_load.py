@@ -1,6 +1,7 @@
 """Load on the listener: many associations at once, many short ones, and an object of a gigabyte.
 
-    python -m benchmarks.speed.receive_load [--rounds 3] [--associations 24] [--slices 500] [--short 3000] [--large-mib 1024]
+    python -m benchmarks.speed.receive_load [--rounds 3] [--associations 24] [--slices 500] [--short 3000]
+        [--large-mib 1024]
 
 The sender is DCMTK's storescu on the same machine. A run counts only when every instance was acknowledged and the data
 sets that are kept are, byte for byte, those that were sent. It needs some 5 GB of disk for a while.

@@ -66,7 +66,7 @@ def scans(node: Node, made: list[Statement], *, counting: bool = False) -> list[
     counting : a whole index may be read, the table behind it not
     """
     found = []
-    for words, values in {words: values for words, values in made}.items():
+    for words, values in dict(made).items():
         if not words.startswith(("SELECT", "UPDATE", "DELETE")):
             continue
         details = plan(node, (words, values))
@@ -110,7 +110,7 @@ def test_the_checker_notices_a_table_that_is_read_whole(tmp_path: Path, study: m
 
 
 def test_a_start_and_all_steps_find_what_they_need(tmp_path: Path, study: make.Study) -> None:
-    """Recovery, a study from inbox to job, its results sent in vain, what is due, what is to be proven, a failed start."""
+    """Recovery, a study from inbox to job, results sent in vain, what is due, what is to be proven, a duplicate."""
     with statements() as made:
         with opened(tmp_path, destinations=PROVING) as node:  # opening recovers
             drop(node, [*study.pet, *study.ct])
