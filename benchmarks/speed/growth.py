@@ -3,8 +3,8 @@
     python -m benchmarks.speed.growth [--instances 1000 100000 1000000] [--rounds 5] [--seed 1]
 
 The rows are those of a node that has worked for years (tests/filled.py); the studies that are sent are real files, sent
-by DCMTK's storescu to `tracerd serve`. Rounds are interleaved and their order rotates. A million instances take 1.6 GB
-and some minutes to write.
+by DCMTK's storescu to `tracerd serve`. Rounds are interleaved and their order rotates. A million instances take 1.8 GB
+and some minutes to write; they are kept in build/filled for the next time. With `--rounds 0` nothing else is done.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from daemon import pipeline
 from daemon.node import Node
 from daemon.opening import open_node
 from db import jobs
+from db.schema import SCHEMA_VERSION
 from db.session import Store
 from dicom_io.sandbox import Sandbox
 from tests.filled import RECEIVED, RESULTS, fill
@@ -89,7 +90,13 @@ def main() -> None:
         programs = {"dcmtk": [program("storescu"), "--version"]}
         result = provenance(work, packages=["sqlalchemy", "distributed"], programs=programs)
         files = write_series(work / "PT", "PT", arguments.slices, arguments.seed)
-        sites = [filled(work, number, header_of(files[0]), console) for number in arguments.instances]
+        databases = arguments.folder / "filled"
+        sites = [
+            site_with(work, database(databases, number, header_of(files[0]), console), number)
+            for number in arguments.instances
+        ]
+        if not arguments.rounds:
+            return
         result |= {"seed": arguments.seed, "rounds": arguments.rounds, "slices": arguments.slices}
         result |= measure(sites, files, arguments.rounds, console)
     finally:
@@ -126,16 +133,26 @@ def header_of(path: Path) -> dict[str, Any]:
     return reading.header
 
 
-def filled(work: Path, instances: int, header: dict[str, Any], console: Console) -> Site:
-    """A node that only stores, with that many instances of finished studies in its database."""
+def database(folder: Path, instances: int, header: dict[str, Any], console: Console) -> Path:
+    """A database with that many instances of finished studies, made when this version of the schema has none there."""
+    path = folder / f"schema-{SCHEMA_VERSION}-{instances}.db"
+    if path.exists():
+        return path
+    folder.mkdir(exist_ok=True)
+    began, growing = time.perf_counter(), path.with_suffix(".part")
+    growing.unlink(missing_ok=True)
+    with closing(Store.open(growing)) as store:
+        fill(store, round(instances / (RECEIVED + RESULTS)), header=header, destination=DESTINATION)
+    growing.rename(path)
+    console.print(f"{instances} instances: {path.stat().st_size / 1e6:.0f} MB in {time.perf_counter() - began:.0f} s")
+    return path
+
+
+def site_with(work: Path, source: Path, instances: int) -> Site:
+    """A node that only stores, with a copy of that database."""
     node = RunningNode(work / str(instances), free_port(), rules=())
     node.data.mkdir()
-    began = time.perf_counter()
-    store = Store.open(node.data / "node.db")
-    fill(store, round(instances / (RECEIVED + RESULTS)), header=header, destination=DESTINATION)
-    store.close()
-    size = (node.data / "node.db").stat().st_size
-    console.print(f"{instances} instances: {size / 1e6:.0f} MB written in {time.perf_counter() - began:.0f} s")
+    shutil.copy(source, node.data / "node.db")
     return Site(instances, node)
 
 
