@@ -7,7 +7,7 @@ SHELL := /bin/bash
 START := $(shell date +%s)
 TOOK = echo "make $@ took $$(( ($$(date +%s) - $(START)) / 60 )) min $$(( ($$(date +%s) - $(START)) % 60 )) s, installation included"
 INSTALLED := .venv/.installed
-BENCHMARKS := benchmarks.speed.receive benchmarks.speed.inspect benchmarks.speed.simulate benchmarks.speed.write
+BENCHMARKS := benchmarks.speed.receive benchmarks.speed.receive_load benchmarks.speed.growth benchmarks.speed.inspect benchmarks.speed.simulate benchmarks.speed.write
 
 # Nagle's algorithm with delayed acknowledgements costs DCMTK and Orthanc up to 40 ms per message.
 export TCP_NODELAY := 1

@@ -20,7 +20,7 @@ from daemon import pipeline
 from daemon.control import Control
 from daemon.execute import Executor
 from daemon.logs import frames
-from daemon.node import Node
+from daemon.node import TO_RUN, Bell, Node, to_send
 from daemon.opening import open_node
 from daemon.pool import Pool
 from daemon.retention import sweep
@@ -107,34 +107,37 @@ class Running:
     def _start_loops(self, executor: Executor) -> None:
         node = self._node
         known: set[str] = set()
-        self._loop("receive", lambda: pipeline.receive_and_route(node, known), pause=self._wait_for_inbox)
-        self._loop("execute", lambda: pipeline.run_jobs(executor))
+        self._loop("receive", lambda: pipeline.receive_and_route(node, known), pause_s=INBOX_S)
+        self._loop("execute", lambda: pipeline.run_jobs(executor), pause_s=IDLE_S, bell=node.bells.of(TO_RUN))
+        self._loop("vouch", lambda: pipeline.vouch_for_received(node), pause_s=IDLE_S)
+        self._start_sending()
+
+    def _start_sending(self) -> None:
+        """Senders are woken by what is to be sent; what is to be proven is in no hurry: peers need their time too."""
+        node = self._node
         for name, destination in node.settings.destinations.items():
+            bell = node.bells.of(to_send(name))
             for number in range(destination.parallel):
-                self._loop(f"deliver-{name}-{number}", partial(pipeline.send_results, node, name))
-            self._loop(f"prove-{name}", partial(pipeline.prove_results, node, name), pause=self._wait_idly)
-        self._loop("vouch", lambda: pipeline.vouch_for_received(node), pause=self._wait_idly)
+                step = partial(pipeline.send_results, node, name)
+                self._loop(f"deliver-{name}-{number}", step, pause_s=IDLE_S, bell=bell)
+            self._loop(f"prove-{name}", partial(pipeline.prove_results, node, name), pause_s=IDLE_S)
 
-    def _wait_for_inbox(self, _: int) -> None:
-        self._node.stopping.wait(INBOX_S)
+    def _loop(self, name: str, step: Callable[[], bool], *, pause_s: float, bell: Bell | None = None) -> None:
+        """Repeat a step in a thread of its own; where there was nothing to do, pause, at most until its bell rings.
 
-    def _wait_idly(self, _: int) -> None:
-        """For what is in no hurry: peers need their time too, and the bell rings often."""
-        self._node.stopping.wait(IDLE_S)
-
-    def _wait_for_bell(self, heard: int) -> None:
-        self._node.bell.wait(heard, IDLE_S)
-
-    def _loop(self, name: str, step: Callable[[], bool], *, pause: Callable[[int], None] | None = None) -> None:
-        """Repeat a step in a thread of its own. A step that raises stops the node: it can start again and recover."""
-        rest = pause or self._wait_for_bell
+        A step that raises stops the node: it can start again and recover.
+        """
 
         def body() -> None:
             try:
                 while not self._node.stopping.is_set():
-                    heard = self._node.bell.strokes
-                    if not step():
-                        rest(heard)
+                    heard = bell.strokes if bell is not None else 0
+                    if step():
+                        continue
+                    if bell is not None:
+                        bell.wait(heard, pause_s)
+                    else:
+                        self._node.stopping.wait(pause_s)
             except BaseException as error:
                 self._node.log.critical("step-failed", step=name, error=type(error).__name__, frames=frames(error))
                 self._fail()

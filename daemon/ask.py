@@ -120,7 +120,13 @@ def running_status(settings: Settings) -> dict[str, Any] | None:
 
 def is_running(settings: Settings) -> bool:
     """Whether a daemon answers at the socket of the data folder."""
-    return running_status(settings) is not None
+    try:
+        call(Folders(settings.data.resolve()).control_socket, "GET", "/alive")
+    except httpx.TransportError:
+        return False
+    except httpx.HTTPStatusError:  # of an older version, which does not know the question
+        return True
+    return True
 
 
 def actor() -> str:

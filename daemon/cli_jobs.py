@@ -46,8 +46,10 @@ def status(config: Config = NODE_YAML, *, as_json: Json = False) -> None:
 @jobs.command("list", epilog="Example:  tracerd jobs list --state held")
 def list_jobs(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, metavar="N")] = 100,
     config: Config = NODE_YAML,
     *,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the newest jobs, one line each."""
@@ -55,8 +57,9 @@ def list_jobs(
     from daemon.ask import Request
     from daemon.show import show_jobs
 
-    route = "/jobs" if state is None else f"/jobs?state={state}"
-    found = _ask(config, Request("GET", route, lambda turn: commands.list_jobs(turn, state=state)))
+    most = None if everything else limit
+    route = f"/jobs?limit={most or 0}" + (f"&state={state}" if state is not None else "")
+    found = _ask(config, Request("GET", route, lambda turn: commands.list_jobs(turn, state=state, limit=most)))
     print_json(found) if as_json else show_jobs(found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import load_only
 
 from config.destinations import AnyDestination, WebDestination
 from daemon import deliver, dispatch
@@ -17,6 +18,19 @@ from db.states import DeliveryState, InstanceState, JobState, SeriesState, Study
 from dicom_io.statuses import STORE_WARNINGS, warning_of
 
 JOB_LIMIT = 500
+BRIEF = (
+    schema.Job.study_id,
+    schema.Job.rule,
+    schema.Job.engine,
+    schema.Job.state,
+    schema.Job.reason_code,
+    schema.Job.reason,
+    schema.Job.attempts,
+    schema.Job.interruptions,
+    schema.Job.created,
+    schema.Job.finished,
+)
+"""What `brief_job` says of a job: without its inputs, which name every instance, and its manifest."""
 SENT = (DeliveryState.ACCEPTED, DeliveryState.COMMITTED, DeliveryState.SEEN)
 GIVEN_UP = (DeliveryState.FAILED, DeliveryState.DEAD)
 
@@ -139,7 +153,7 @@ def describe_destination(turn: Turn, name: str) -> dict[str, Any]:
     settings, row = known_destination(turn, name), turn.session.get(schema.Pause, name)
     counts = turn.session.execute(
         select(schema.Delivery.state, func.count())
-        .where(schema.Delivery.destination == name)
+        .where(schema.Delivery.state.in_(list(DeliveryState)), schema.Delivery.destination == name)
         .group_by(schema.Delivery.state)
     )
     return {
@@ -313,11 +327,14 @@ def history(turn: Turn, subject: str, row_id: int | str) -> list[dict[str, Any]]
     ]
 
 
-def list_jobs(turn: Turn, *, state: str | None) -> list[dict[str, Any]]:
-    """The newest jobs first."""
+def list_jobs(turn: Turn, *, state: str | None, limit: int | None = JOB_LIMIT) -> list[dict[str, Any]]:
+    """The newest jobs first.
+
+    limit : how many at most; None for all
+    """
     if state is not None and state not in set(JobState):
         raise CannotDo(f"there is no job state {state!r}; expected one of {', '.join(JobState)}")
-    query = select(schema.Job).order_by(schema.Job.id.desc()).limit(JOB_LIMIT)
+    query = select(schema.Job).options(load_only(*BRIEF)).order_by(schema.Job.id.desc()).limit(limit)
     if state is not None:
         query = query.where(schema.Job.state == JobState(state))
     return [brief_job(job) for job in turn.session.scalars(query)]
@@ -370,9 +387,7 @@ def status(turn: Turn) -> dict[str, Any]:
         "associations": counts(schema.Association.state),
         "quarantined": quarantined(turn),
         "conflicts": len(studies.conflicts(turn.session)),
-        "coerced": turn.session.scalar(
-            select(func.count()).select_from(schema.Event).where(schema.Event.reason == "coerced")
-        ),
+        "coerced": turn.session.scalar(select(func.count()).select_from(schema.Event).where(schema.COERCED)),
     }
 
 
@@ -380,7 +395,7 @@ def warnings(turn: Turn) -> list[dict[str, Any]]:
     """Deliveries that were accepted with a warning, counted by destination and status."""
     rows = turn.session.execute(
         select(schema.Delivery.destination, schema.Delivery.status_hex, func.count())
-        .where(schema.Delivery.status_hex.in_([f"{status:04X}" for status in STORE_WARNINGS]))
+        .where(schema.NO_PLAIN_SUCCESS, schema.Delivery.status_hex.in_([f"{status:04X}" for status in STORE_WARNINGS]))
         .group_by(schema.Delivery.destination, schema.Delivery.status_hex)
     )
     return [

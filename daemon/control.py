@@ -52,15 +52,20 @@ def application(change: Open, look: Open) -> FastAPI:
     def cannot(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=409)
 
+    @app.get("/alive")
+    def alive() -> None:
+        """Something answers; nothing is counted for it."""
+
     @app.get("/status")
     def status() -> dict[str, Any]:
         with look() as turn:
             return commands.status(turn)
 
     @app.get("/jobs")
-    def list_jobs(state: str | None = None) -> list[dict[str, Any]]:
+    def list_jobs(state: str | None = None, limit: int = commands.JOB_LIMIT) -> list[dict[str, Any]]:
+        """`limit=0` is no limit."""
         with look() as turn:
-            return commands.list_jobs(turn, state=state)
+            return commands.list_jobs(turn, state=state, limit=limit or None)
 
     @app.get("/jobs/{job_id}")
     def show(job_id: int) -> dict[str, Any]:

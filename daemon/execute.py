@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from daemon import deliver, models, profile
 from daemon.failures import HINTS, Disposition, Failure, back_off, contain
-from daemon.node import TRACERD_VERSION, Node, Turn
+from daemon.node import TO_RUN, TRACERD_VERSION, Node, Turn
 from daemon.pool import Pool
 from daemon.verification import require
 from daemon.worker import Task, attempt, stop_event, whole_manifest
@@ -116,7 +116,7 @@ class Executor:
         (task,) = built
         pid = self._pool.pid(worker)
         future = self._pool.submit(self._function, task.to_json(), worker=worker, key=f"job-{job.id}-{number}")
-        future.add_done_callback(lambda _: self._node.bell.ring())
+        future.add_done_callback(lambda _: self._node.bells.of(TO_RUN).ring())
         self._flights[job.id] = Flight(job.id, number, worker, pid, future, time.monotonic(), task.limit_s)
         self._node.log.info("started", job=job.id, attempt=number, worker=worker)
         return True
@@ -140,6 +140,8 @@ class Executor:
 
     def _end_stuck(self) -> None:
         """End what was cancelled, politely first, and as a back-stop what outlived its own limit."""
+        if not self._flights:
+            return
         with self._node.store.read() as session:
             cancelled = {job.id for job in jobs.in_state(session, JobState.CANCELLING)}
         for flight in self.flights:
@@ -343,7 +345,9 @@ def produced_series(turn: Turn, job: schema.Job, output: dict[str, Any]) -> sche
     session = turn.session
     known = session.scalars(
         select(schema.Series).where(
-            schema.Series.produced_by_job == job.id, schema.Series.series_uid == output["series_uid"]
+            schema.Series.study_id == job.study_id,
+            schema.Series.series_uid == output["series_uid"],
+            schema.Series.produced_by_job == job.id,
         )
     ).one_or_none()
     if known is not None:

@@ -6,6 +6,7 @@ inbox. Nothing is ever overwritten.
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ class Arrival:
 
 
 def inbox(node: Node) -> list[Path]:
-    """Everything waiting, oldest first (names begin with the time of arrival)."""
-    return sorted(Path(entry.path) for entry in os.scandir(node.spool.inbox) if entry.name.endswith(".dcm"))
+    """What waits longest, in order (names begin with the time of arrival): a batch, and one more if there is more."""
+    names = (entry.name for entry in os.scandir(node.spool.inbox) if entry.name.endswith(".dcm"))
+    return [node.spool.inbox / name for name in heapq.nsmallest(BATCH + 1, names)]
 
 
 def index(node: Node, waiting: list[Path]) -> set[int]:

@@ -12,11 +12,14 @@ from threading import Condition, Event
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy.orm import Session
+from sqlalchemy import event
+from sqlalchemy.orm import Session, UOWTransaction
 
 from config.settings import Settings
 from daemon.verification import Verification
+from db.schema import Delivery, Job, Pause
 from db.session import Store
+from db.states import DeliveryState, JobState
 from dicom_io.sandbox import Sandbox
 from dicom_io.spool import Spool
 
@@ -105,6 +108,35 @@ class Bell:
             self._condition.wait_for(lambda: self._strokes != heard, seconds)
 
 
+class Bells:
+    """A bell for each concern: a change wakes the step that has to do with it, and no other one."""
+
+    def __init__(self) -> None:
+        self._bells: dict[str, Bell] = {}
+
+    def of(self, concern: str) -> Bell:
+        """The bell of a concern, the same one for everybody who asks."""
+        return self._bells.setdefault(concern, Bell())
+
+
+TO_RUN = "jobs"
+"""The concern of whoever runs jobs."""
+
+
+def to_send(destination: str) -> str:
+    """The concern of whoever sends to a destination."""
+    return f"deliveries to {destination}"
+
+
+def concern(row: object) -> str | None:
+    """Who has something to do because of a row as it is now; None where nobody waits for it."""
+    if isinstance(row, Job) and row.state in {JobState.WAITING, JobState.CANCELLING}:
+        return TO_RUN
+    if isinstance(row, Pause) or (isinstance(row, Delivery) and row.state == DeliveryState.QUEUED):
+        return to_send(row.destination)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """Everything a step may use. Clock and random source are here so that nothing reads them on the side."""
@@ -121,16 +153,23 @@ class Node:
     rng: random.Random
     log: Any
     stopping: Event
-    bell: Bell
+    bells: Bells
     verification: Verification | None = None
     """Of SUV, by the process that serves; None in one that only looks or commands."""
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """One write transaction: committed when the block ends well, rolled back when it does not."""
+        concerns: set[str | None] = set()
+
+        def remember(session: Session, _: UOWTransaction) -> None:
+            concerns.update(concern(row) for row in (*session.new, *session.dirty, *session.deleted))
+
         with self.store.write() as session:
+            event.listen(session, "after_flush", remember)
             yield Turn(self, session, self.clock())
-        self.bell.ring()
+        for one in concerns - {None}:
+            self.bells.of(str(one)).ring()
 
     @contextmanager
     def glance(self) -> Iterator[Turn]:

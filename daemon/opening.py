@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import select
 
 from config.settings import Settings
-from daemon.node import Bell, Folders, Node, utc_now
+from daemon.node import Bells, Folders, Node, utc_now
 from db import schema
 from db.session import Store
 from dicom_io.sandbox import Sandbox
@@ -94,7 +94,7 @@ def node_on(settings: Settings, folders: Folders, store: Store) -> Node:
         rng=random.Random(),  # noqa: S311 - jitter of back-off, no secret
         log=structlog.get_logger(),
         stopping=Event(),
-        bell=Bell(),
+        bells=Bells(),
     )
 
 

@@ -41,7 +41,11 @@ DIFFERENT = Failure(Disposition.REJECT, "content-differs", "the destination hold
 def prove(node: Node, name: str) -> int:
     """Do what is due to prove the deliveries of one destination; how many instances or requests it was about."""
     destination = node.settings.destinations[name]
-    return expire(node, name) + ask(node, name, destination) + look(node, name, destination)
+    expired = expire(node, name)
+    with node.glance() as glance:
+        if not deliveries.any_unproven(glance.session, name):
+            return expired
+    return expired + ask(node, name, destination) + look(node, name, destination)
 
 
 def asks_commitment(destination: AnyDestination) -> TypeGuard[DimseDestination]:

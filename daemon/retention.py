@@ -13,6 +13,7 @@ from db.states import DeliveryState, InstanceState, JobState, StudyState
 
 ACTOR = "sweep"
 UNFINISHED_JOBS = (JobState.WAITING, JobState.RUNNING, JobState.HELD, JobState.DEAD, JobState.CANCELLING)
+WITH_BYTES = (InstanceState.CURRENT, InstanceState.SUPERSEDED)
 DELIVERED = {
     schema.Proof.ACCEPTED: {DeliveryState.ACCEPTED, DeliveryState.COMMITTED, DeliveryState.SEEN},
     schema.Proof.COMMITTED: {DeliveryState.COMMITTED, DeliveryState.SEEN},
@@ -26,8 +27,10 @@ def sweep(node: Node) -> int:
     if used_percent(node) < policy.high_water_percent:
         return 0
     with node.store.read() as session:
+        kept = select(schema.Series.id).join(schema.Instance, schema.Instance.series_id == schema.Series.id)
+        kept = kept.where(schema.Series.study_id == schema.Study.id, schema.Instance.state.in_(WITH_BYTES))
         order = select(schema.Study.id).order_by(schema.Study.last_arrival)
-        candidates = list(session.scalars(order.where(schema.Study.state != StudyState.COLLECTING)))
+        candidates = list(session.scalars(order.where(schema.Study.state != StudyState.COLLECTING, kept.exists())))
     removed = 0
     for study_id in candidates:
         if used_percent(node) < policy.low_water_percent:
@@ -58,8 +61,7 @@ def sweep_study(node: Node, study_id: int) -> bool:
 
 def removable(turn: Turn, series_id: int) -> list[schema.Instance]:
     """Instances of a finished study that still have bytes."""
-    states = (InstanceState.CURRENT, InstanceState.SUPERSEDED)
-    query = select(schema.Instance).where(schema.Instance.series_id == series_id, schema.Instance.state.in_(states))
+    query = select(schema.Instance).where(schema.Instance.series_id == series_id, schema.Instance.state.in_(WITH_BYTES))
     return list(turn.session.scalars(query))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from db.moves import move
@@ -81,13 +81,31 @@ def take(session: Session, destination: str, *, now: datetime, limit: int) -> li
     return [(row[0], row[1]) for row in rows]
 
 
+def unproven(destination: str, now: datetime, state: DeliveryState, proof: Proof) -> Select[Delivery]:
+    """The deliveries of a destination on a rung below the wanted one, without those that wait for a report."""
+    return due_at(destination, now, state).where(Delivery.proof == proof, Delivery.transaction_uid.is_(None))
+
+
+def any_unproven(session: Session, destination: str) -> bool:
+    """Whether a destination has accepted anything that it has still to prove; asked often, so it is little work."""
+    open_rungs = (
+        (DeliveryState.ACCEPTED, Proof.COMMITTED),
+        (DeliveryState.ACCEPTED, Proof.SEEN),
+        (DeliveryState.COMMITTED, Proof.SEEN),
+    )
+    of = Delivery.destination == destination
+    rungs = [and_(Delivery.state == state, of, Delivery.proof == proof) for state, proof in open_rungs]
+    return session.scalar(select(Delivery.id).where(or_(*rungs)).limit(1)) is not None
+
+
 def uncommitted(session: Session, destination: str, *, now: datetime, limit: int) -> list[tuple[Delivery, Instance]]:
     """Accepted deliveries of one job (or of no job) for which storage commitment is to be asked now."""
-    wanted = due_at(destination, now, DeliveryState.ACCEPTED).where(
-        Delivery.proof != Proof.ACCEPTED, Delivery.transaction_uid.is_(None)
-    )
-    first = session.scalar(wanted.limit(1))
-    if first is None:
+    for proof in (Proof.COMMITTED, Proof.SEEN):  # one after the other: an index has each in order
+        wanted = unproven(destination, now, DeliveryState.ACCEPTED, proof)
+        first = session.scalar(wanted.limit(1))
+        if first is not None:
+            break
+    else:
         return []
     same_job = Delivery.job_id.is_(None) if first.job_id is None else Delivery.job_id == first.job_id
     rows = session.execute(
@@ -106,8 +124,7 @@ def unseen(
 ) -> list[tuple[Delivery, Instance, Series, Study]]:
     """Deliveries on the rung below `seen` that are to be looked for now, with all that names them."""
     rows = session.execute(
-        due_at(destination, now, state)
-        .where(Delivery.proof == Proof.SEEN)
+        unproven(destination, now, state, Proof.SEEN)
         .limit(limit)
         .join(Instance, Instance.id == Delivery.instance_id)
         .join(Series, Series.id == Instance.series_id)

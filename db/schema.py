@@ -40,7 +40,7 @@ from db.states import (
     StudyState,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Number of the newest migration; `db/migrations/versions/0001_….py` makes version 1."""
 
 Json = Any
@@ -160,6 +160,11 @@ def _reference(column: str) -> ForeignKey:
 _ID = BigInteger().with_variant(Integer, "sqlite")
 
 
+NO_PLAIN_SUCCESS = text("status_hex <> '0000'")
+COERCED = text("reason = 'coerced'")
+"""Conditions of partial indexes; a query that is to use one has to say the same words."""
+
+
 class Node(Table):
     """The one row that says which installation this database belongs to."""
 
@@ -222,7 +227,7 @@ class Series(Table):
     """A DICOM series and what was understood about it (`facts`, by version `facts_version` of the reader)."""
 
     __tablename__ = "series"
-    __table_args__ = (UniqueConstraint("study_id", "series_uid"),)
+    __table_args__ = (UniqueConstraint("study_id", "series_uid"), Index(None, "state"))
 
     id: Mapped[int] = mapped_column(_ID, primary_key=True)
     study_id: Mapped[int] = mapped_column(_reference("study.id"))
@@ -247,6 +252,7 @@ class Instance(Table):
     __tablename__ = "instance"
     __table_args__ = (
         UniqueConstraint("sop_uid", "content_sha256"),
+        Index(None, "state", "series_id"),
         Index(
             "uq_instance_current",
             "sop_uid",
@@ -312,6 +318,7 @@ class Job(Table):
     """One run of one engine on one set of inputs; `key` is the digest of everything that decides the result."""
 
     __tablename__ = "job"
+    __table_args__ = (Index(None, "state", "id"),)
 
     id: Mapped[int] = mapped_column(_ID, primary_key=True)
     key: Mapped[str] = mapped_column(unique=True)
@@ -370,7 +377,16 @@ class Delivery(Table):
     __tablename__ = "delivery"
     __table_args__ = (
         UniqueConstraint("instance_id", "destination"),
-        Index(None, "destination", "state", "not_before"),
+        # What is to be sent, in order, and what is still to be proven among all that was ever accepted.
+        Index("ix_delivery_to_send", "state", "destination", "id", "not_before"),
+        Index("ix_delivery_to_prove", "state", "destination", "proof", "transaction_uid", "id", "not_before"),
+        Index(
+            "ix_delivery_no_plain_success",
+            "status_hex",
+            "destination",
+            sqlite_where=NO_PLAIN_SUCCESS,
+            postgresql_where=NO_PLAIN_SUCCESS,
+        ),
     )
 
     id: Mapped[int] = mapped_column(_ID, primary_key=True)
@@ -456,7 +472,10 @@ class Event(Table):
     """
 
     __tablename__ = "event"
-    __table_args__ = (Index(None, "subject_type", "subject_id"),)
+    __table_args__ = (
+        Index(None, "subject_type", "subject_id"),
+        Index("ix_event_coerced", "reason", sqlite_where=COERCED, postgresql_where=COERCED),
+    )
 
     id: Mapped[int] = mapped_column(_ID, primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)

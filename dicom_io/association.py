@@ -113,7 +113,6 @@ class Association:
     """One peer's association; `hold` runs it to its end."""
 
     def __init__(self, connection: socket.socket, caller: Caller, host: Host) -> None:
-        self._connection = connection
         self._caller = caller
         self._host = host
         self._limits = host.settings.listener.limits
@@ -368,13 +367,7 @@ class Association:
     # --- last words ---------------------------------------------------------------------------------------------
 
     def _send(self, encoded: bytes) -> None:
-        try:
-            self._connection.settimeout(self._limits.read_s)
-            self._connection.sendall(encoded)
-        except TimeoutError:
-            raise TooSlow from None
-        except OSError:
-            raise PeerGone from None
+        self._stream.send(encoded, self._limits.read_s)
 
     def _abort(self, code: str, pdu: bytes) -> None:
         """End the association of a peer that broke a rule."""

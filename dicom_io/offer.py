@@ -61,8 +61,7 @@ def is_storage(sop_class_uid: str) -> bool:
 
     Scanners send private classes within their studies (raw data, protocols); refusing them makes many fail the study.
     """
-    is_private = is_uid(sop_class_uid) and UID(sop_class_uid).is_private
-    return is_private or sop_class_uid in STANDARD_STORAGE
+    return sop_class_uid in STANDARD_STORAGE or (is_uid(sop_class_uid) and UID(sop_class_uid).is_private)
 
 
 def negotiate(context: ProposedContext) -> ContextResult:

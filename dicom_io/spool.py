@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dicom_io.errors import DicomError
@@ -29,21 +30,21 @@ class SpoolUnusable(DicomError):
     hint = "Put spool/tmp and spool/inbox on one local file system that this user may write to."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Spool:
-    """The folders of a node through which objects come in.
+    """The folders of a node through which objects come in; their paths are asked for with every object.
 
     data : the node's data folder
     """
 
     data: Path
 
-    @property
+    @cached_property
     def tmp(self) -> Path:
         """Objects being received; nothing here was ever promised to anybody."""
         return self.data / "spool" / "tmp"
 
-    @property
+    @cached_property
     def inbox(self) -> Path:
         """Objects received whole and durable, not yet indexed."""
         return self.data / "spool" / "inbox"
@@ -58,7 +59,7 @@ class Spool:
         """One file per association that ended and was not yet recorded."""
         return self.data / "run" / "ended"
 
-    @property
+    @cached_property
     def closed(self) -> Path:
         """While this file exists nothing is stored (0xA700); its text is the reason."""
         return self.data / "run" / "closed"
@@ -165,8 +166,9 @@ class Incoming:
     """
 
     def __init__(self, spool: Spool, name: str, origin: Origin, suffix: str = OBJECT) -> None:
-        self._part = spool.tmp / f"{name}.part"
-        self._final = spool.inbox / f"{name}{suffix}"
+        self._part = f"{spool.tmp}/{name}.part"
+        self._final = f"{spool.inbox}/{name}{suffix}"
+        self._folder = spool.inbox
         self._file = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             self.write(file_header(origin))
@@ -183,10 +185,10 @@ class Incoming:
     def commit(self) -> Path:
         """Make the object durable under its final name and return it; only now it may be called stored."""
         os.fdatasync(self._file)
-        self._part.rename(self._final)
-        fsync_directory(self._final.parent)
+        os.rename(self._part, self._final)  # noqa: PTH104 - a tenth of the time of pathlib's, for every object
+        fsync_directory(self._folder)
         self._close()
-        return self._final
+        return Path(self._final)
 
     def discard(self) -> None:
         """Remove every trace of the object. May be called at any time before `commit` has returned."""
@@ -196,7 +198,7 @@ class Incoming:
             self._close()
         for path in (self._part, self._final):
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                os.unlink(path)  # noqa: PTH108 - these are no objects of pathlib
 
     def _close(self) -> None:
         file, self._file = self._file, -1

@@ -20,6 +20,8 @@ APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 PDU_HEADER_BYTES = 6
 PDV_HEADER_BYTES = 6
 FIXED_REQUEST_BYTES = 68
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""How a socket that does not block says that it would have to wait."""
 
 
 class PduType(IntEnum):
@@ -55,10 +57,14 @@ class TooSlow(Exception):
 
 
 class BoundedStream:
-    """Reads of one socket through one fixed buffer, each before `deadline` (seconds of the monotonic clock)."""
+    """Reads of one socket through one fixed buffer, each before `deadline` (seconds of the monotonic clock).
+
+    The socket does not block: the kernel is asked to wait only when there is nothing to read, or no room to write.
+    """
 
     def __init__(self, connection: socket.socket, buffer_bytes: int) -> None:
         self.deadline = monotonic()
+        connection.settimeout(0)
         self._connection = connection
         self._buffer = memoryview(mmap.mmap(-1, buffer_bytes))  # takes memory only as far as it is filled
         self._start = 0
@@ -107,22 +113,42 @@ class BoundedStream:
         except (PeerGone, TooSlow):
             return
 
+    def send(self, encoded: bytes, seconds: float) -> None:
+        """Send all of it within so many seconds."""
+        rest, ends = memoryview(encoded), monotonic() + seconds
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest) :]
+            except NOT_NOW as reason:
+                self._await(reason, select.POLLOUT, ends)
+            except OSError:
+                raise PeerGone from None
+
     def _fill(self) -> None:
-        remaining = self.deadline - monotonic()
-        if remaining <= 0:
-            raise TooSlow
-        try:
-            self._connection.settimeout(remaining)
-            # Peers that leave Nagle's algorithm on wait for the acknowledgement of each small PDU: 40 ms if delayed.
-            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            received = self._connection.recv_into(self._buffer[self._end :])
-        except TimeoutError:
-            raise TooSlow from None
-        except OSError:
-            raise PeerGone from None
+        received = None
+        while received is None:
+            if self.deadline <= monotonic():
+                raise TooSlow
+            try:
+                # Peers that leave Nagle's algorithm on wait for the acknowledgement of each small PDU, up to 40 ms.
+                self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                received = self._connection.recv_into(self._buffer[self._end :])
+            except NOT_NOW as reason:
+                self._await(reason, select.POLLIN, self.deadline)
+            except OSError:
+                raise PeerGone from None
         if not received:
             raise PeerGone
         self._end += received
+
+    def _await(self, reason: OSError, event: int, ends: float) -> None:
+        """Until the socket is ready for what it could not do at once; TLS may have to write in order to read."""
+        if isinstance(reason, ssl.SSLError):
+            event = select.POLLIN if isinstance(reason, ssl.SSLWantReadError) else select.POLLOUT
+        poll = select.poll()
+        poll.register(self._connection, event)
+        if not poll.poll(max(0.0, ends - monotonic()) * 1000):
+            raise TooSlow
 
 
 def read_pdu_header(stream: BoundedStream) -> tuple[int, int]:

@@ -82,7 +82,9 @@ class Site:
                 os.truncate(path, 0)
 
 
-def _tracerd(processes: int) -> Callable[[Path, Sequence[str]], Iterator[Running]]:
+def tracerd(processes: int, **limits: int) -> Callable[[Path, Sequence[str]], Iterator[Running]]:
+    """Our listener, with values of `listener.limits` that differ from the defaults."""
+
     def open_tracerd(folder: Path, wrapper: Sequence[str]) -> Iterator[Running]:
         port, data = free_port(), folder / "data"
         configuration = {
@@ -91,6 +93,7 @@ def _tracerd(processes: int) -> Callable[[Path, Sequence[str]], Iterator[Running
             "listener": {
                 "doors": [{"host": "127.0.0.1", "port": port, "ae_titles": [CALLED_AE]}],
                 "processes": processes,
+                "limits": limits,
             },
             "peers": [{"name": "bench", "ae_title": CALLING_AE, "addresses": ["127.0.0.1/32"]}],
         }
@@ -125,8 +128,8 @@ def _storescp(*options: str) -> Callable[[Path, Sequence[str]], Iterator[Running
 
 
 RECEIVERS = (
-    Receiver("tracerd", "our listener, one process (the default)", _tracerd(1)),
-    Receiver("tracerd ×2", "our listener, processes: 2", _tracerd(2)),
+    Receiver("tracerd", "our listener, one process (the default)", tracerd(1)),
+    Receiver("tracerd ×2", "our listener, processes: 2", tracerd(2)),
     Receiver("Orthanc", "no plug-ins, SyncStorageArea true (the default)", _orthanc),
     Receiver("storescp", "DCMTK's, as it comes: one association after the other", _storescp()),
     Receiver(

@@ -23,7 +23,7 @@ KIND_OF_CALL = {
 KIND = {call: kind for kind, calls in KIND_OF_CALL.items() for call in calls}
 ON_SOCKETS = {"write": "send", "read": "receive"}
 CALL = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)[( ].* <(\d+\.\d+)>$")
-DESCRIPTOR = re.compile(r"\d+ +\w+\(\d+<(.*?)>[,)]")
+DESCRIPTOR = re.compile(r"\d+ +\w+\(\d+<(.*?)>[,) ]")
 
 
 @dataclass

@@ -238,6 +238,9 @@ def test_orders_are_carried_out_without_a_daemon(tracerd: Tracerd, config: Path,
     assert again["id"] == job["id"]
     new = tracerd("jobs", "rerun", job["id"], "--config", config, "--json").json()
     assert (new["state"], new["rerun"]) == ("waiting", 1)
+    newest = tracerd("jobs", "list", "--limit", 1, "--config", config, "--json").json()
+    everything = tracerd("jobs", "list", "--all", "--limit", 1, "--config", config, "--json").json()
+    assert ([one["id"] for one in newest], [one["id"] for one in everything]) == ([2], [2, 1])
     assert tracerd("jobs", "show", 99, "--config", config).status == 1
     assert tracerd("conflicts", "accept", 1, "--because", "x", "--config", config).status == 1
     assert tracerd("conflicts", "list", "--config", config, "--json").json() == []

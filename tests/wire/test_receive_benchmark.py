@@ -3,12 +3,15 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
 
 from benchmarks.machine import REPOSITORY, file_system, provenance, sha256_of_files
-from benchmarks.speed import syscalls
+from benchmarks.speed import growth, receive_load, syscalls
 from benchmarks.speed.breakdown import parts, refuse_undurable, spool_alone, trace, watch
 from benchmarks.speed.receive import README, run
 from benchmarks.speed.receivers import RECEIVERS, Site
@@ -111,6 +114,35 @@ def test_provenance_names_the_kind_of_machine_and_not_the_machine(tmp_path: Path
     assert str(tmp_path) not in str(said)
 
 
-def test_the_table_of_the_readme_is_that_of_the_result_file():
-    result = json.loads((REPOSITORY / "benchmarks" / "results" / "receive.json").read_text())
-    assert for_readme(result) in README.read_text()
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("receive", for_readme), ("receive_load", receive_load.for_readme), ("growth", growth.for_readme)],
+)
+def test_the_table_of_the_readme_is_that_of_the_result_file(name: str, table: Callable[[dict[str, Any]], str]):
+    result = json.loads((REPOSITORY / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert table(result) in README.read_text()
+
+
+def test_fairness_is_told_from_the_names_in_the_inbox() -> None:
+    """Three associations: one arrives every 10 ns, one every 10 ns but late, one every 30 ns."""
+    names = [f"{1000 + 10 * n}-a-1-0-{n}.dcm" for n in range(9)]
+    names += [f"{1005 + 10 * n}-b-1-1-{n}.dcm" for n in range(9)]
+    names += [f"{1001 + 30 * n}-c-1-2-{n}.dcm" for n in range(3)]
+    slowest, share = receive_load.fairness(sorted(names))
+    assert slowest == pytest.approx(3.0)
+    assert share == pytest.approx(2 / 4)  # 4, 4 and 2 of the first half
+
+
+def test_a_changed_data_set_is_noticed(tmp_path: Path, slices: list[Path]) -> None:
+    receive_load.refuse_altered(slices, reversed(slices))
+    content = bytearray(slices[0].read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "altered.dcm").write_bytes(content)
+    for kept in ([tmp_path / "altered.dcm", *slices[1:]], slices[1:], [*slices, slices[0]]):
+        with pytest.raises(RuntimeError, match="not those that were sent"):
+            receive_load.refuse_altered(slices, kept)
+
+
+def test_a_large_object_is_a_dicom_file(tmp_path: Path, slices: list[Path]) -> None:
+    large = pydicom.dcmread(receive_load.write_large(tmp_path / "large.dcm", slices[0], 3, seed=1))
+    assert large.pixel_array.shape == (3, 1024, 512)
