@@ -2,7 +2,8 @@
 
     python -m benchmarks.accuracy.fdg_segmentation.weights [--preset tiny] [--cohorts build/cohorts] [--seed 1]
 
-goes on where it was broken off. Writes engines/fdg_segmentation/weights/PRESET.safetensors and its card.
+goes on where it was broken off. Writes engines/fdg_segmentation/weights/PRESET.safetensors and its card, and losses and
+provenance into training.json beside this file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from engines.fdg_segmentation.train import PRESETS, Preset, finetune_on, pretrai
 from engines.simulation.cohort import VERSION, cohort
 from engines.training import Run
 
+MODULE = "benchmarks.accuracy.fdg_segmentation.weights"
 RUNS = Path("build/fdg_segmentation")
+RECORD = Path(__file__).with_name("training.json")
 INTENDED_USE = "Research only: trained on simulated patients, not a medical device, not for clinical decisions."
 
 
@@ -76,8 +79,8 @@ def main() -> None:
     where = provenance(folder, packages=["torch", "monai", "numpy"])
     digest = models.save(path, second.tensors, card(preset, len(learn), given.seed, where))
     history = {name: asdict(each.history) for name, each in trained.items()}
-    record = {"command": " ".join(sys.argv[1:]), **where, "histories": history}
-    (folder / "record.json").write_text(json.dumps(record, indent=1))
+    record = {"command": " ".join(["python", "-m", MODULE, *sys.argv[1:]]), **where, "histories": history}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
     print(path, digest)
 
 
