@@ -59,10 +59,9 @@ CT: Mapping[str, Any] = {"modality": "CT", "pairs_with": "pet", "optional": True
 RULES: tuple[Mapping[str, Any], ...] = (
     {
         "name": "fdg-lesions",
-        "engine": "threshold_segmentation",
+        "engine": "fdg_segmentation",
         "when": {"tracer": "FDG", "frame_duration_s": {"min": LONG_S}},
-        "inputs": {"pet": STATIC, "ct": CT},
-        "parameters": {"method": "fixed", "threshold_suv": 4.0, "min_volume_ml": 2.0},
+        "inputs": {"pet": STATIC, "ct": {"modality": "CT", "pairs_with": "pet"}},
     },
     {
         "name": "fdg-low-count",

@@ -31,7 +31,7 @@ SUV_WINDOW = (0.0, 7.0)
 SUV_UNIT = "SUVbw [g/mL]"
 LEGEND = (
     "lesions: simulated ones that a region touches. Dice: of those regions, against the lesions as simulated. other: "
-    "volume of the other regions; brain and bladder take up FDG too, which a threshold cannot tell from disease. "
+    "volume of the other regions, which are no disease. "
     "seconds: from the last object received to the last result accepted by the PACS."
 )
 
