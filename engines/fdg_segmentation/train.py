@@ -138,10 +138,8 @@ def finetune_on(
 
     keep_head : of weights that segment already
     """
-    if keep_head and start is not None:
-        network = started_with(start, preset)
-    else:
-        network = started_from(start, preset, run.seed)
+    whole = start if keep_head else None
+    network = started_from(start, preset, run.seed) if whole is None else started_with(whole, preset)
     validation = Validation(lambda each: mean_dice(each, tune, preset), preset.validate_every) if tune else None
     history = training.fit(network, _segmentation(prepared, preset), preset.finetuning, run, validation=validation)
     return Trained(dict(network.state_dict()), history)
