@@ -51,6 +51,7 @@ TABLES = (
     Table(FDG, "benchmarks/accuracy/fdg_segmentation/accuracy.json", fdg_segmentation.accuracy),
     Table(FDG, "benchmarks/accuracy/fdg_segmentation/ablations/*.json", fdg_segmentation.ablations),
     Table(FDG, "benchmarks/accuracy/fdg_segmentation/sarcoma.json", fdg_segmentation.sarcoma),
+    Table(FDG, "benchmarks/accuracy/fdg_segmentation/sarcoma_folds.json", fdg_segmentation.folds),
     Table(FDG, "benchmarks/accuracy/fdg_segmentation/speed.json", fdg_segmentation.speed),
 )
 

@@ -18,7 +18,7 @@ from engines.lesions import Mask, structure
 from engines.training import Batch
 
 HOT = 3.0
-"""PET z-score; in a whole body about 6 times the mean."""
+"""PET z-score; above it are brain, bladder, heart, kidneys and hot lesions."""
 Shape = tuple[int, int, int]
 Generator = np.random.Generator
 

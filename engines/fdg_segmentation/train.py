@@ -126,10 +126,20 @@ def finetune(cases: Sequence[Case], tune: Sequence[Case], preset: Preset, run: R
 
 
 def finetune_on(
-    prepared: Sequence[Example], tune: Sequence[Example], preset: Preset, run: Run, start: Tensors | None
+    prepared: Sequence[Example],
+    tune: Sequence[Example],
+    preset: Preset,
+    run: Run,
+    start: Tensors | None,
+    *,
+    keep_head: bool = False,
 ) -> Trained:
-    """As `finetune`, on prepared examples."""
-    network = started_from(start, preset, run.seed)
+    """As `finetune`, on prepared examples.
+
+    keep_head : of weights that segment already
+    """
+    whole = start if keep_head else None
+    network = started_from(start, preset, run.seed) if whole is None else started_with(whole, preset)
     validation = Validation(lambda each: mean_dice(each, tune, preset), preset.validate_every) if tune else None
     history = training.fit(network, _segmentation(prepared, preset), preset.finetuning, run, validation=validation)
     return Trained(dict(network.state_dict()), history)

@@ -45,6 +45,18 @@ def sarcoma(results: Sequence[Mapping[str, Any]]) -> str:
     return markdown(heads, rows)
 
 
+def folds(results: Sequence[Mapping[str, Any]]) -> str:
+    """Fine-tuning on few real studies, scored on others."""
+    heads = ("begun with", "fine-tuned on", "Dice", "false positive, median", "MTV error, median")
+    rows = []
+    for row in sorted(results[0]["rows"], key=lambda row: (row["start"], row["cases"])):
+        summary = row["summary"]
+        false, error = summary["false_positive_ml"]["median"], summary["mtv_error_relative"]["median"]
+        dice = _ranged(summary["dice"], 2)
+        rows.append((row["start"], f"{row['cases']} studies", dice, f"{false:.1f} mL", f"{error:+.0%}"))
+    return markdown(heads, rows)
+
+
 def ablations(results: Sequence[Mapping[str, Any]]) -> str:
     """Mean Dice of each kind of run over its seeds; the interval is of studies, of which every seed gives one value."""
     heads = ("pre-training", "labels", "seeds", "mean Dice", "by seed", "step at mask borders")
