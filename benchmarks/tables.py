@@ -17,7 +17,7 @@ from benchmarks.accuracy import threshold_sarcoma
 from benchmarks.accuracy.fdg_segmentation import tables as fdg_segmentation
 from benchmarks.machine import REPOSITORY
 from benchmarks.readme import rewrite
-from benchmarks.speed import inspect
+from benchmarks.speed import growth, inspect, receive_load, write
 from benchmarks.speed import tables as speed
 
 SPEED = Path("benchmarks/speed/README.md")
@@ -39,10 +39,11 @@ class Table:
 
 
 TABLES = (
-    Table(
-        Path("benchmarks/speed/README.md"), "benchmarks/results/receive.json", lambda r: speed.for_readme(dict(r[0]))
-    ),
-    Table(Path("benchmarks/speed/README.md"), "benchmarks/results/inspect.json", lambda r: inspect.for_readme(r[0])),
+    Table(SPEED, "benchmarks/results/receive.json", lambda r: speed.for_readme(dict(r[0]))),
+    Table(SPEED, "benchmarks/results/inspect.json", lambda r: inspect.for_readme(r[0])),
+    Table(SPEED, "benchmarks/results/receive_load.json", lambda r: receive_load.for_readme(dict(r[0]))),
+    Table(SPEED, "benchmarks/results/growth.json", lambda r: growth.for_readme(dict(r[0]))),
+    Table(SPEED, "benchmarks/results/write.json", lambda r: write.table(r[0])),
     Table(
         Path("engines/threshold_segmentation/README.md"),
         "benchmarks/results/threshold_sarcoma.json",

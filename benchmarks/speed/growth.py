@@ -107,7 +107,7 @@ def main() -> None:
     if result["others_cores"] > BUSY_CORES:
         console.print("This machine was busy with other work: do not keep these numbers.", style="bold red")
     if arguments.name == "growth":
-        rewrite(README, "growth", table)
+        rewrite(README, "benchmarks/results/growth.json", table)
     console.print(f"written: {path.relative_to(REPOSITORY)}")
 
 

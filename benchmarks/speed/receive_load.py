@@ -94,7 +94,7 @@ def main() -> None:
     if result["others_cores"] > BUSY_CORES:
         console.print("This machine was busy with other work: do not keep these numbers.", style="bold red")
     if arguments.name == "receive_load":
-        rewrite(README, "receive_load", table)
+        rewrite(README, "benchmarks/results/receive_load.json", table)
     console.print(f"written: {path.relative_to(REPOSITORY)}")
 
 

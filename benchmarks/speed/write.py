@@ -83,7 +83,7 @@ def main() -> None:
         console.print("small run: nothing written")
         return
     path = write_result("write", result)
-    rewrite(Path(__file__).with_name("README.md"), "write", table(result))
+    rewrite(Path(__file__).with_name("README.md"), "benchmarks/results/write.json", table(result))
     console.print(f"written: {path.relative_to(REPOSITORY)}")
 
 
