@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +16,11 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, PositronEmissionTomog
 
 from tests import make
 from tests.flow.liars import Archive
-from tests.flow.running import FDG_RULE, RunningNode
+from tests.flow.proving import ALL, RESULTS, SLICES, World, all_of, retry, rules_to
+from tests.flow.running import RunningNode
 from tests.peers import Orthanc, Sender
 from tests.processes import free_port, wait_until
 
-SLICES, RESULTS = 4, 2
-ALL = SLICES + RESULTS
 PROVING = {"same_association_s": 2, "report_s": 3, "attempts": 2}
 
 
@@ -43,10 +41,6 @@ class Case:
     timeout_s: float = 10
     alike: dict[str, str] = field(default_factory=dict)
     """Reason codes that count as another one: who is not answered loses the rest of the association too."""
-
-
-def all_of(state: str, code: str | None = None) -> dict[tuple[str, str | None], int]:
-    return {(state, code): ALL}
 
 
 def other_pixels(dataset: Dataset) -> None:
@@ -114,24 +108,6 @@ CASES = {
 }
 
 
-@dataclass
-class World:
-    node: RunningNode
-    orthanc: Orthanc
-    sent: list[Path]
-
-    def deliveries(self, destination: str) -> list[tuple[str, str | None, str | None]]:
-        return self.node.rows(
-            "select state, reason_code, status_hex from delivery where destination = ? order by id", destination
-        )
-
-    def unfinished(self) -> int:
-        """Deliveries that have neither reached their proof nor failed."""
-        return self.node.rows(
-            "select count(*) from delivery where state != proof and state not in ('failed', 'dead', 'withdrawn')"
-        )[0][0]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The node after everything it could do for one study."""
@@ -154,25 +130,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         stack.enter_context(node)
         Sender(node.port).send(study.pet)
         node.wait_for_jobs(1, {"done"})
-        there = World(node, orthanc, study.pet)
-        count = ALL * (len(CASES) + 1)
-        try:
-            wait_until(lambda: node.rows("select count(*) from delivery")[0][0] == count, 20, every=0.2)
-            wait_until(lambda: not there.unfinished(), 60, every=0.2)
-        except TimeoutError:
-            rows = node.rows("select destination, state, reason_code, count(*) from delivery group by 1, 2, 3")
-            raise AssertionError(f"{rows}\n{node.log.read_text()[-3000:]}") from None
-
+        there = World(node, orthanc)
+        there.wait_until_proven(ALL * (len(CASES) + 1), timeout=60)
+        assert node.rows("select count(*) from delivery")[0][0] == ALL * (len(CASES) + 1)
         yield there
-
-
-def rules_to(names: list[str]) -> list[dict[str, Any]]:
-    """Rules for one and the same job, each with as many destinations as a rule may have."""
-    shares = [names[start : start + 16] for start in range(0, len(names), 16)]
-    return [
-        {**FDG_RULE, "name": f"fdg {number}", "send_to": share, "forward": "originals"}
-        for number, share in enumerate(shares)
-    ]
 
 
 def destinations(orthanc: Orthanc) -> dict[str, Any]:
@@ -199,11 +160,6 @@ def destinations(orthanc: Orthanc) -> dict[str, Any]:
         "proving": patient,
     }
     return {**found, "orthanc": real}
-
-
-def retry(*, gives_up: bool) -> dict[str, float]:
-    """A patience of seconds where a dead letter is expected, so that a slow machine makes none elsewhere."""
-    return {"first_s": 0.2, "max_s": 1, "give_up_after_s": 4 if gives_up else 600}
 
 
 def scanner_with_report_to(orthanc: Orthanc) -> dict[str, Any]:

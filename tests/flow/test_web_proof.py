@@ -16,14 +16,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests import make
-from tests.flow.running import FDG_RULE, RunningNode
+from tests.flow.proving import ALL, RESULTS, SLICES, World, all_of, retry, rules_to
+from tests.flow.running import RunningNode
 from tests.flow.web_liars import WebArchive
 from tests.peers import Orthanc, Sender, dicom_web
-from tests.processes import wait_until
 from tests.wire import certificates
 
-SLICES, RESULTS = 4, 2
-ALL = SLICES + RESULTS
 SEG, RTSTRUCT = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
 TOKEN, PASSWORD = "a-token-of-this-test", "a:password"
 BASIC = "Basic " + base64.b64encode(f"me:{PASSWORD}".encode()).decode()
@@ -39,10 +37,6 @@ class Case:
     proof: str = "seen"
     status: str | None = "0000"
     more: dict[str, Any] = field(default_factory=dict)
-
-
-def all_of(state: str, code: str | None = None) -> dict[tuple[str, str | None], int]:
-    return {(state, code): ALL}
 
 
 def other_pixels(dataset: Dataset) -> None:
@@ -113,22 +107,6 @@ CASES = {
 }
 
 
-@dataclass
-class World:
-    node: RunningNode
-    orthanc: Orthanc
-
-    def deliveries(self, destination: str) -> list[tuple[str, str | None, str | None]]:
-        return self.node.rows(
-            "select state, reason_code, status_hex from delivery where destination = ? order by id", destination
-        )
-
-    def unfinished(self) -> int:
-        return self.node.rows(
-            "select count(*) from delivery where state != proof and state not in ('failed', 'dead', 'withdrawn')"
-        )[0][0]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("web")
@@ -142,19 +120,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             stack.enter_context(case.archive)
         orthanc = stack.enter_context(Orthanc(folder / "orthanc", settings=dicom_web()))
         node = RunningNode(
-            folder / "node", 0, rules=rules(["orthanc", *CASES]), settings={"destinations": destinations(orthanc)}
+            folder / "node", 0, rules=rules_to(["orthanc", *CASES]), settings={"destinations": destinations(orthanc)}
         )
         stack.enter_context(node)
         Sender(node.port).send(study.pet)
         node.wait_for_jobs(1, {"done"})
         there = World(node, orthanc)
-        count = ALL * (len(CASES) + 1)
-        try:
-            wait_until(lambda: node.rows("select count(*) from delivery")[0][0] >= count, 20, every=0.2)
-            wait_until(lambda: not there.unfinished(), 90, every=0.2)
-        except TimeoutError:
-            rows = node.rows("select destination, state, reason_code, count(*) from delivery group by 1, 2, 3")
-            raise AssertionError(f"{rows}\n{node.log.read_text()[-3000:]}") from None
+        there.wait_until_proven(ALL * (len(CASES) + 1), timeout=90)
         yield there
 
 
@@ -176,14 +148,6 @@ def server_tls(folder: Path) -> ssl.SSLContext:
     return context
 
 
-def rules(names: list[str]) -> list[dict[str, Any]]:
-    shares = [names[start : start + 16] for start in range(0, len(names), 16)]
-    return [
-        {**FDG_RULE, "name": f"fdg {number}", "send_to": share, "forward": "originals"}
-        for number, share in enumerate(shares)
-    ]
-
-
 def destinations(orthanc: Orthanc) -> dict[str, Any]:
     found = {
         name: {
@@ -199,10 +163,6 @@ def destinations(orthanc: Orthanc) -> dict[str, Any]:
     patient = {"attempts": 6, "verify": "pixels"}
     url = f"http://127.0.0.1:{orthanc.http_port}/dicom-web"
     return {**found, "orthanc": {"url": url, "proof": "seen", "proving": patient, "retry": retry(gives_up=False)}}
-
-
-def retry(*, gives_up: bool) -> dict[str, float]:
-    return {"first_s": 0.2, "max_s": 1, "give_up_after_s": 4 if gives_up else 600}
 
 
 @pytest.mark.parametrize("name", CASES)
