@@ -243,15 +243,21 @@ def _tiny() -> Preset:
     )
 
 
+def _of_size(preset: Preset, patch: masks.Shape, widths: list[int]) -> Preset:
+    """The preset with patches and channels of another size; pre-training draws as fine-tuning does, without lesions."""
+    return replace(
+        preset,
+        network=Architecture("plain_conv_unet", dict(preset.network.arguments) | {"widths": widths}),
+        drawing=replace(preset.drawing, patch=patch),
+        pretraining_drawing=replace(preset.drawing, patch=patch, lesions=0.0),
+    )
+
+
 def _small() -> Preset:
     """What two free cores learn in some three hours, or a GPU in minutes."""
-    tiny, patch = _tiny(), (64, 48, 64)
-    arguments = dict(tiny.network.arguments) | {"widths": [16, 32, 64, 128]}
+    tiny = _tiny()
     return replace(
-        tiny,
-        network=Architecture("plain_conv_unet", arguments),
-        drawing=replace(tiny.drawing, patch=patch),
-        pretraining_drawing=replace(tiny.drawing, patch=patch, lesions=0.0),
+        _of_size(tiny, (64, 48, 64), [16, 32, 64, 128]),
         block=(8, 6, 8),
         pretraining=replace(tiny.pretraining, steps=4_000),
         finetuning=replace(tiny.finetuning, steps=24_000, cycles=()),
@@ -261,13 +267,9 @@ def _small() -> Preset:
 
 def _ablation() -> Preset:
     """A run in minutes: smaller patches, fewer channels and steps."""
-    tiny, patch = _tiny(), (32, 32, 40)
-    arguments = dict(tiny.network.arguments) | {"widths": [8, 16, 32, 64]}
+    tiny = _tiny()
     return replace(
-        tiny,
-        network=Architecture("plain_conv_unet", arguments),
-        drawing=replace(tiny.drawing, patch=patch),
-        pretraining_drawing=replace(tiny.drawing, patch=patch, lesions=0.0),
+        _of_size(tiny, (32, 32, 40), [8, 16, 32, 64]),
         block=(4, 4, 5),
         pretraining=replace(tiny.pretraining, steps=800),
         finetuning=replace(tiny.finetuning, steps=1200, cycles=()),
