@@ -8,7 +8,6 @@ and some minutes to write; they are kept in build/filled for the next time. With
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -25,15 +24,13 @@ from rich.console import Console
 from sqlalchemy import Engine, event
 
 from benchmarks.machine import (
-    BUSY_CORES,
     REPOSITORY,
     machine_cpu_s,
     our_cpu_s,
     provenance,
     rotated,
-    write_result,
 )
-from benchmarks.readme import markdown, rewrite
+from benchmarks.readme import keep, markdown
 from benchmarks.speed.receivers import send
 from benchmarks.speed.series import write_series
 from config.load import load
@@ -101,14 +98,7 @@ def main() -> None:
         result |= measure(sites, files, arguments.rounds, console)
     finally:
         shutil.rmtree(work)
-    path = write_result(arguments.name, result)
-    table = for_readme(json.loads(path.read_text()))
-    console.print(table)
-    if result["others_cores"] > BUSY_CORES:
-        console.print("This machine was busy with other work: do not keep these numbers.", style="bold red")
-    if arguments.name == "growth":
-        rewrite(README, "benchmarks/results/growth.json", table)
-    console.print(f"written: {path.relative_to(REPOSITORY)}")
+    keep(console, README if arguments.name == "growth" else None, arguments.name, result, for_readme)
 
 
 def _arguments() -> argparse.Namespace:

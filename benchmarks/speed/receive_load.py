@@ -9,7 +9,6 @@ sets that are kept are, byte for byte, those that were sent. It needs some 5 GB 
 
 import argparse
 import hashlib
-import json
 import shutil
 import statistics
 import struct
@@ -28,17 +27,15 @@ from pydicom.uid import EnhancedPETImageStorage
 from rich.console import Console
 
 from benchmarks.machine import (
-    BUSY_CORES,
     REPOSITORY,
     machine_cpu_s,
     our_cpu_s,
     provenance,
     rotated,
     sha256_of_files,
-    write_result,
 )
 from benchmarks.memory import Growth
-from benchmarks.readme import markdown, rewrite
+from benchmarks.readme import keep, markdown
 from benchmarks.speed.receivers import CALLED_AE, CALLING_AE, Receiver, Site, check, tracerd
 from benchmarks.speed.series import write_series
 from tests.peers import Sender
@@ -88,14 +85,7 @@ def main() -> None:
         result |= measure(Site(work), cases, receivers(arguments), arguments.rounds, console)
     finally:
         shutil.rmtree(work)
-    path = write_result(arguments.name, result)
-    table = for_readme(json.loads(path.read_text()))
-    console.print(table)
-    if result["others_cores"] > BUSY_CORES:
-        console.print("This machine was busy with other work: do not keep these numbers.", style="bold red")
-    if arguments.name == "receive_load":
-        rewrite(README, "benchmarks/results/receive_load.json", table)
-    console.print(f"written: {path.relative_to(REPOSITORY)}")
+    keep(console, README if arguments.name == "receive_load" else None, arguments.name, result, for_readme)
 
 
 def _arguments() -> argparse.Namespace:
