@@ -73,7 +73,8 @@ def http_heard() -> str:
     for status in range(200, 600):
         error, permanent = judge_http(status)
         judged.setdefault((error or "success", error is None, permanent), []).append(str(status))
-    others = judged.pop(("unable-to-process", False, False))
+    others: Verdict = ("unable-to-process", False, False)
+    del judged[others]
     rows = [
         (
             ", ".join(codes) if len(codes) < 6 else f"{codes[0]} to {codes[-1]}",
@@ -82,7 +83,7 @@ def http_heard() -> str:
         )
         for one, codes in judged.items()
     ]
-    rows.append((f"any other ({others[-1]} and the like)", "unable to process", "tried again with growing pauses"))
+    rows.append(("any other", "unable to process", _deed(others, "done")))
     return markdown(("HTTP status", "meaning", "what we do"), rows)
 
 

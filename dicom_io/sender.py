@@ -157,5 +157,5 @@ def recoded(path: Path, transfer_syntax_uid: str) -> Dataset:
         dataset.decompress(generate_instance_uid=False)
     dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     dcmwrite(written, dataset, enforce_file_format=True)
-    written.seek(0)
+    written.seek(0)  # and read anew: pynetdicom refuses a data set that was read in another encoding than it names
     return dcmread(written)
