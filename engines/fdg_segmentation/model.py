@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from engines.models import Weights
 
 ABOUT_IMAGES = frozenset({"spacing_mm", "patch"})
 """What a card's architecture also says: the grid and the windows that the network is made for."""
+Norm = Literal["instance", "batch"]
+NORMS: Mapping[Norm, type[nn.InstanceNorm3d | nn.BatchNorm3d]] = MappingProxyType(
+    {"instance": nn.InstanceNorm3d, "batch": nn.BatchNorm3d}
+)
 SLOPE = 0.01
 """Of LeakyReLU, and of the gain of He's initialisation."""
 
@@ -40,12 +44,12 @@ class Network(Protocol):
 
 
 class _Convolution(nn.Module):
-    """3³ convolution, instance normalisation, leaky ReLU."""
+    """3³ convolution, normalisation, leaky ReLU."""
 
-    def __init__(self, entering: int, leaving: int, stride: int) -> None:
+    def __init__(self, entering: int, leaving: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.conv = nn.Conv3d(entering, leaving, 3, stride, 1)
-        self.norm = nn.InstanceNorm3d(leaving, eps=1e-5, affine=True)
+        self.norm = NORMS[norm](leaving, eps=1e-5, affine=True)
         self.nonlinearity = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -53,9 +57,9 @@ class _Convolution(nn.Module):
         return cast("Tensor", self.nonlinearity(self.norm(self.conv(image))))
 
 
-def _stage(entering: int, leaving: int, convolutions: int, stride: int = 1) -> nn.Sequential:
-    first = _Convolution(entering, leaving, stride)
-    return nn.Sequential(first, *(_Convolution(leaving, leaving, 1) for _ in range(convolutions - 1)))
+def _stage(entering: int, leaving: int, convolutions: int, norm: Norm, stride: int = 1) -> nn.Sequential:
+    first = _Convolution(entering, leaving, stride, norm)
+    return nn.Sequential(first, *(_Convolution(leaving, leaving, 1, norm) for _ in range(convolutions - 1)))
 
 
 class PlainConvUNet(nn.Module):
@@ -63,6 +67,8 @@ class PlainConvUNet(nn.Module):
 
     widths : channels of each stage; every stage after the first halves the image
     encoder_convolutions, decoder_convolutions : per stage; of the encoder one number for each, or one for all
+    norm : "instance" as in nnU-Net, over the window at hand; "batch" over what was trained on, so that a voxel's result
+        does not depend on what else a window shows, and windows may be of any size
     """
 
     def __init__(
@@ -73,21 +79,23 @@ class PlainConvUNet(nn.Module):
         widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320),
         encoder_convolutions: int | tuple[int, ...] = 2,
         decoder_convolutions: int = 2,
+        norm: Norm = "instance",
     ) -> None:
         super().__init__()
         widths = tuple(widths)
         each = (encoder_convolutions,) * len(widths) if isinstance(encoder_convolutions, int) else encoder_convolutions
         before = (entering, *widths[:-1])
         self.encoder = nn.ModuleList(
-            _stage(a, b, n, stride=1 if i == 0 else 2)
+            _stage(a, b, n, norm, stride=1 if i == 0 else 2)
             for i, (a, b, n) in enumerate(zip(before, widths, each, strict=True))
         )
         upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.upsampling = nn.ModuleList(nn.ConvTranspose3d(low, high, 2, 2) for low, high in upwards)
-        self.decoder = nn.ModuleList(_stage(2 * high, high, decoder_convolutions) for _, high in upwards)
+        self.decoder = nn.ModuleList(_stage(2 * high, high, decoder_convolutions, norm) for _, high in upwards)
         self.head = nn.Conv3d(widths[0], leaving, 1)
         self.divisor, self.width = 2 ** (len(widths) - 1), widths[0]
         self.apply(_he)
+        self.to(memory_format=torch.channels_last_3d)  # a quarter faster on a CPU
 
     def features(self, image: Tensor) -> Tensor:
         """As `Network`."""
