@@ -13,20 +13,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config.settings import Settings
 from daemon import pipeline
-from daemon.control import Control
 from daemon.execute import Executor
 from daemon.logs import frames
 from daemon.node import TO_RUN, Bell, Node, to_send
 from daemon.opening import open_node
-from daemon.pool import Pool
 from daemon.retention import sweep
 from daemon.schedule import Ticker
 from daemon.verification import verify
 from daemon.worker import attempt, warm_up
+
+if TYPE_CHECKING:
+    from daemon.pool import Pool
 
 INBOX_S = 0.05
 """Pause between two looks at an empty inbox."""
@@ -43,8 +44,7 @@ def serve(
     function: Callable[[dict[str, Any]], Any] = attempt,
 ) -> int:
     """Run the node until SIGTERM or SIGINT; 0 after an orderly end, 1 when a step failed for good."""
-    with open_node(settings) as opened:
-        node = verified(opened)
+    with open_node(settings) as node:
 
         def stop(_number: int, _frame: object) -> None:
             if node.stopping.is_set():
@@ -76,39 +76,47 @@ class Running:
         self._function = function
         self._failed = Event()
         self._threads: list[Thread] = []
+        self._executor: Executor | None = None
 
     def run(self) -> int:
         """Start, wait for the end, stop in reverse order: what comes in until the door closes is indexed next time."""
-        node = self._node
-        pipeline.recover(node)
+        pipeline.recover(self._node)
         with ExitStack() as stack:
             listener = stack.enter_context(listener_process(self._config_path)) if self._with_listener else None
-            policy = node.settings.execute
-            scratch = node.folders.run / "workers"
-            pool = Pool(workers=policy.workers, memory_bytes=policy.memory_bytes, scratch=scratch)
-            stack.callback(pool.close)
-            for name in pool.names:
-                pool.submit(warm_up, worker=name, key=f"warm-{name}-{time.monotonic_ns()}").result(timeout=120)
-            executor = Executor(node, pool, function=self._function)
-            stack.callback(executor.interrupt)
+            from daemon.control import Control  # while the listener starts
+
+            node = self._node = verified(self._node)
+            stack.callback(self._end_executor)
             control = Control(node)
             stack.callback(control.close)
             ticker = Ticker(node, self._fail)
             ticker.every(1.0, "look-at-due", lambda: pipeline.look_at_due(node))
             ticker.every(60.0, "sweep", lambda: sweep(node))
             stack.callback(ticker.close)
-            self._start_loops(executor)
+            self._start_loops()
             stack.callback(self._join)
             node.log.info("serving", pid=os.getpid())
             self._wait(listener)
         node.log.info("stopped", failed=self._failed.is_set())
         return 1 if self._failed.is_set() else 0
 
-    def _start_loops(self, executor: Executor) -> None:
+    def _execute(self) -> bool:
+        """Start the workers, which takes seconds and keeps nothing else waiting; from then on, what jobs need."""
+        if self._executor is None:
+            self._executor = Executor(self._node, warm_pool(self._node), function=self._function)
+            return True
+        return pipeline.run_jobs(self._executor)
+
+    def _end_executor(self) -> None:
+        if self._executor is not None:
+            self._executor.interrupt()
+            self._executor.pool.close()
+
+    def _start_loops(self) -> None:
         node = self._node
         known: set[str] = set()
         self._loop("receive", lambda: pipeline.receive_and_route(node, known), pause_s=INBOX_S)
-        self._loop("execute", lambda: pipeline.run_jobs(executor), pause_s=IDLE_S, bell=node.bells.of(TO_RUN))
+        self._loop("execute", self._execute, pause_s=IDLE_S, bell=node.bells.of(TO_RUN))
         self._loop("vouch", lambda: pipeline.vouch_for_received(node), pause_s=IDLE_S)
         self._start_sending()
 
@@ -162,6 +170,19 @@ class Running:
     def _join(self) -> None:
         for thread in self._threads:
             thread.join(timeout=LISTENER_STOP_S)
+
+
+def warm_pool(node: Node) -> Pool:
+    """The workers, each with one tiny study behind it."""
+    from daemon.pool import Pool
+
+    policy = node.settings.execute
+    pool = Pool(workers=policy.workers, memory_bytes=policy.memory_bytes, scratch=node.folders.run / "workers")
+    warm = [pool.submit(warm_up, worker=name, key=f"warm-{name}-{time.monotonic_ns()}") for name in pool.names]
+    for each in warm:
+        each.result(timeout=120)
+    node.log.info("workers-ready", workers=len(pool.names))
+    return pool
 
 
 @contextmanager

@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distributed import Future
 from sqlalchemy import select
 
 from daemon import deliver, models, profile
 from daemon.failures import HINTS, Disposition, Failure, back_off, contain
 from daemon.node import TO_RUN, TRACERD_VERSION, Node, Turn
-from daemon.pool import Pool
 from daemon.verification import require
 from daemon.worker import Task, attempt, stop_event, whole_manifest
 from db import jobs, schema
@@ -26,6 +24,11 @@ from db.moves import move
 from db.states import InstanceState, JobState, SeriesState
 from dicom_io.errors import DicomError
 from engines.registry import runnable
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+    from daemon.pool import Pool
 
 ACTOR = "execute"
 BACKSTOP_S = 30.0
@@ -57,11 +60,11 @@ class Flight:
 
 
 class Executor:
-    """Keeps every worker of the pool at one job at a time."""
+    """Keeps every worker of its pool at one job at a time."""
 
     def __init__(self, node: Node, pool: Pool, *, function: Callable[[dict[str, Any]], Any] = attempt) -> None:
         self._node = node
-        self._pool = pool
+        self.pool = pool
         self._function = function
         self._flights: dict[int, Flight] = {}
         self._lost: set[int] = set()
@@ -96,7 +99,7 @@ class Executor:
 
     def _idle_workers(self) -> list[int]:
         busy = {flight.worker for flight in self.flights} | self._lost
-        return sorted(name for name in self._pool.present() if name not in busy)
+        return sorted(name for name in self.pool.present() if name not in busy)
 
     def _start(self, worker: int) -> bool:
         """Claim the next due job for a worker."""
@@ -114,8 +117,8 @@ class Executor:
                 fail(turn, job, Failure.of(fault))
                 return True
         (task,) = built
-        pid = self._pool.pid(worker)
-        future = self._pool.submit(self._function, task.to_json(), worker=worker, key=f"job-{job.id}-{number}")
+        pid = self.pool.pid(worker)
+        future = self.pool.submit(self._function, task.to_json(), worker=worker, key=f"job-{job.id}-{number}")
         future.add_done_callback(lambda _: self._node.bells.of(TO_RUN).ring())
         self._flights[job.id] = Flight(job.id, number, worker, pid, future, time.monotonic(), task.limit_s)
         self._node.log.info("started", job=job.id, attempt=number, worker=worker)
@@ -152,10 +155,10 @@ class Executor:
         """Ask, then kill. A process that SIGKILL does not end is held by a driver: its name is not used again."""
         if flight.job_id not in self._ending:
             self._ending[flight.job_id] = time.monotonic()
-            self._pool.ask_to_stop(stop_event(flight.job_id))
+            self.pool.ask_to_stop(stop_event(flight.job_id))
         waited_s = time.monotonic() - self._ending[flight.job_id]
         if waited_s >= POLITE_S:
-            self._pool.kill(flight.worker, flight.pid)
+            self.pool.kill(flight.worker, flight.pid)
         if waited_s >= UNDYING_S:
             self._lost.add(flight.worker)
             self._node.log.critical("worker-lost", worker=flight.worker, hint="It did not die; see the GPU driver.")

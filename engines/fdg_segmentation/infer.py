@@ -6,6 +6,7 @@ torch is imported when a volume arrives: which weights a job will use is known f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from engines import inputs, models
 from engines.contract import FloatArray, Json, Lesion, Products, Slot, Volume
-from engines.errors import BadParameters, WeightsRefused
+from engines.errors import BadParameters, CannotProcess, WeightsRefused
 from engines.fdg_segmentation import parameters as known
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "weights" / "tiny.safetensors"
 COLD_SUV = 1.0
 """Nothing is looked for in windows that hold no voxel of the body above this SUV."""
+
+PET_ONLY = "Segmented by PET alone, without a CT, which is less reliable: {why}."
 
 
 class FdgSegmentation:
@@ -69,15 +72,36 @@ class FdgSegmentation:
         if faults := self.check(parameters):
             raise BadParameters("; ".join(faults))
         inputs.check(volumes, self.inputs)
-        from engines.fdg_segmentation.preprocessing import back_on_grid_of, prepared
+        from engines.fdg_segmentation.preprocessing import back_on_grid_of
 
         chosen = {**self.defaults, **parameters}
         network, card = loaded(self.weights, self.device, self.weights_sha256)
         pet = volumes["pet"]
-        seen = prepared(pet, volumes["ct"], spacing_of(card))
+        seen, warnings = _seen(pet, volumes.get("ct"), spacing_of(card), pet_only=chosen["without_ct"] == "pet-only")
         found = probability(network, seen, window_of(card), chosen, should_stop)
         there = back_on_grid_of(pet, found, seen.affine, outside=0.0)
-        return _products(pet, there, card, chosen, should_stop)
+        products = _products(pet, there, card, chosen, should_stop)
+        return replace(products, warnings=(*warnings, *products.warnings))
+
+
+def _seen(
+    pet: Volume, ct: Volume | None, spacing_mm: Spacing, *, pet_only: bool
+) -> tuple[Prepared, tuple[str, ...]]:
+    """The study as the network sees it, and what must be said of how."""
+    from engines.fdg_segmentation.preprocessing import prepared
+
+    if ct is None and not pet_only:
+        raise CannotProcess(
+            "input ct: expected the CT of the PET, got none",
+            code="missing-input",
+            hint="`parameters: {without_ct: pet-only}` in the rule segments a PET alone, less well.",
+        )
+    try:
+        return prepared(pet, ct, spacing_mm), (PET_ONLY.format(why="there is none"),) if ct is None else ()
+    except CannotProcess as error:
+        if ct is None or not pet_only or error.code not in {"ct-not-paired", "no-body"}:
+            raise
+        return prepared(pet, None, spacing_mm), (PET_ONLY.format(why=str(error)),)
 
 
 def probability(
@@ -130,13 +154,13 @@ def loaded(path: Path, device: str | None = None, sha256: str | None = None) -> 
     """
     import torch
 
-    from engines.fdg_segmentation.model import from_weights
+    from engines.fdg_segmentation.model import from_weights, fused
 
     weights = models.load(path)
     if sha256 not in {None, weights.sha256}:
         raise WeightsRefused(f"{path.name}: expected {sha256}, got {weights.sha256}", code="sha256")
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return from_weights(weights).to(where).eval(), weights.card
+    return fused(from_weights(weights).to(where).eval()), weights.card
 
 
 def _products(
@@ -162,7 +186,5 @@ def _products(
 
 def _with_confidence(lesion: Lesion, region: Region, found: FloatArray) -> Lesion:
     """Confidence: the mean probability of a lesion's voxels."""
-    from dataclasses import replace
-
     inside: Any = found[region.box][region.mask]
     return replace(lesion, confidence=float(inside.mean(dtype=np.float64)))

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engines.contract import Json
 from engines.errors import WeightsRefused
@@ -49,7 +50,7 @@ class _Convolution(nn.Module):
     def __init__(self, entering: int, leaving: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.conv = nn.Conv3d(entering, leaving, 3, stride, 1)
-        self.norm = NORMS[norm](leaving, eps=1e-5, affine=True)
+        self.norm: nn.Module = NORMS[norm](leaving, eps=1e-5, affine=True)
         self.nonlinearity = nn.LeakyReLU(SLOPE, inplace=True)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class PlainConvUNet(nn.Module):
         self.upsampling = nn.ModuleList(nn.ConvTranspose3d(low, high, 2, 2) for low, high in upwards)
         self.decoder = nn.ModuleList(_stage(2 * high, high, decoder_convolutions, norm) for _, high in upwards)
         self.head = nn.Conv3d(widths[0], leaving, 1)
-        self.divisor, self.width = 2 ** (len(widths) - 1), widths[0]
+        self.divisor, self.width, self.norm = 2 ** (len(widths) - 1), widths[0], norm
         self.apply(_he)
         self.to(memory_format=torch.channels_last_3d)  # a quarter faster on a CPU
 
@@ -240,6 +241,20 @@ def from_weights(weights: Weights) -> nn.Module:
         message = f"weights of {named.name}: expected tensors of the network its card names, got {said}"
         raise WeightsRefused(message, code="other-architecture") from error
     return network
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """A network for inference: what normalises over the training data becomes part of the convolution before it."""
+    for part in network.modules():
+        if isinstance(part, _Convolution) and isinstance(part.norm, nn.BatchNorm3d):
+            part.conv = fuse_conv_bn_eval(part.conv, part.norm)
+            part.norm = nn.Identity()
+    return network
+
+
+def sees_windows(network: nn.Module) -> bool:
+    """Whether a voxel's result depends on what else its window shows, so that windows must be those of training."""
+    return not isinstance(network, PlainConvUNet) or network.norm == "instance"
 
 
 def _fixed(value: Json) -> Json:

@@ -13,7 +13,7 @@ MOST_LESIONS = 65535  # a label is a uint16
 INPUTS: Mapping[str, Slot] = MappingProxyType(
     {
         "pet": Slot("PT", Quantity.SUVBW, frozenset({"static"})),
-        "ct": Slot("CT", Quantity.HU, frozenset({"static"})),
+        "ct": Slot("CT", Quantity.HU, frozenset({"static"}), optional=True),
     }
 )
 
@@ -25,6 +25,7 @@ DEFAULTS: Mapping[str, Json] = MappingProxyType(
         "min_volume_ml": 0.5,  # as above: 0 to 2 mL are as good on fdg-tune
         "connectivity": 18,  # as AutoPET counts lesions
         "max_lesions": 500,
+        "without_ct": "refuse",  # a PET without a CT that belongs to it: refuse, or pet-only
     }
 )
 
@@ -36,5 +37,5 @@ KNOWN = Known(
         "min_volume_ml": (0.0, 1000.0),
         "max_lesions": (1, MOST_LESIONS),
     },
-    choices={"mirroring": (False, True), "connectivity": (18, 26)},
+    choices={"mirroring": (False, True), "connectivity": (18, 26), "without_ct": ("refuse", "pet-only")},
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engines.contract import FloatArray
-from engines.fdg_segmentation.preprocessing import Example
+from engines.fdg_segmentation.preprocessing import CT, HIDDEN, Example
 from engines.lesions import Mask, structure
 from engines.training import Batch
 
@@ -33,6 +33,7 @@ class Drawing:
     hot : share that are laid around a voxel of a PET z-score above 3, which mostly is an organ
     partial_view : share of patches whose z-scores are taken anew over a random part of the body around them, as if
         the examination had shown no more
+    without_ct : share of patches whose CT is hidden, which is its mean, as if there were none
     """
 
     patch: Shape
@@ -40,6 +41,7 @@ class Drawing:
     lesions: float = 0.0
     hot: float = 0.0
     partial_view: float = 0.0
+    without_ct: float = 0.0
 
 
 class Patches:
@@ -77,6 +79,8 @@ class Patches:
         image = _cut(example.image, start, cut).astype(np.float32)
         if rng.random() < drawing.partial_view:
             image = _scored_in_part(example.image, image, (start, cut), rng)
+        if drawing.without_ct > 0.0 and rng.random() < drawing.without_ct:
+            image[CT] = HIDDEN
         truth = np.zeros((1, *cut), bool) if example.truth is None else _cut(example.truth[None], start, cut)
         pair = torch.from_numpy(image), torch.from_numpy(truth)
         if cut == drawing.patch:

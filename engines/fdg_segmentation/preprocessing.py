@@ -21,6 +21,8 @@ from engines.lesions import Box, Mask, bounding_box
 BODY_HU = -500.0
 BODY_MARGIN = 3
 """Voxels around the body on each side."""
+BODY_SUV = 0.2
+"""Without a CT: what shows more activity is body, and what it encloses in a slice."""
 AIR_HU = -1024.0
 SMALLEST_BODY_ML = 200.0
 LEAST_SEEN = 0.9
@@ -29,6 +31,10 @@ LEAST_IN_BODY = 0.6
 """Share of that activity that must lie in the body the CT shows: noise and scatter outside are little of it."""
 PAPER_SPACING_MM = (3.0, 2.0, 2.0)
 PAPER_PATCH = (96, 128, 128)
+PET, CT = 0, 1
+"""Channels of an image."""
+HIDDEN = 0.0
+"""Of a z-score that is not known: the mean."""
 
 Spacing = tuple[float, float, float]
 
@@ -37,7 +43,8 @@ Spacing = tuple[float, float, float]
 class Prepared:
     """A study on the grid of a network, all arrays (z, y, x).
 
-    image : float32 (2, z, y, x), PET and CT as z-scores; suv : the PET before [g/mL]; body : what CT > −500 HU shows
+    image : float32 (2, z, y, x), PET and CT as z-scores, the CT hidden where there is none; suv : the PET before [g/mL]
+    body : what CT > −500 HU shows, or without a CT, SUV > 0.2 and what it encloses
     """
 
     image: FloatArray
@@ -55,8 +62,8 @@ class Example:
     group: str
 
 
-def prepared(pet: Volume, ct: Volume, spacing_mm: Spacing) -> Prepared:
-    """A PET in SUVbw and its CT in HU, on one grid.
+def prepared(pet: Volume, ct: Volume | None, spacing_mm: Spacing) -> Prepared:
+    """A PET in SUVbw and its CT in HU, or None, on one grid.
 
     Raises
     ------
@@ -65,6 +72,12 @@ def prepared(pet: Volume, ct: Volume, spacing_mm: Spacing) -> Prepared:
     """
     affine, shape = patient_grid(pet, spacing_mm)
     suv = sampled(pet, affine, shape, outside=0.0)
+    if ct is None:
+        body = _active_body(suv, spacing_mm)
+        box = _with_margin(body, BODY_MARGIN)
+        scored = z_score(suv[box], "pet")
+        image = np.stack([scored, np.full_like(scored, HIDDEN)])
+        return Prepared(image, suv[box], shifted(affine, box), body[box])
     hu = sampled(ct, affine, shape, outside=AIR_HU)
     body = _body(hu, spacing_mm)
     _check_pairing(suv, ct, affine, body)
@@ -75,7 +88,7 @@ def prepared(pet: Volume, ct: Volume, spacing_mm: Spacing) -> Prepared:
 
 def example(case: Case, spacing_mm: Spacing) -> Example:
     """A case as the network learns from it; raises as `prepared`."""
-    made = prepared(case.volumes["pet"], case.volumes["ct"], spacing_mm)
+    made = prepared(case.volumes["pet"], case.volumes.get("ct"), spacing_mm)
     truth = None
     if case.truth is not None:
         truth = on_grid(case.truth, made.affine, made.body.shape)
@@ -150,17 +163,32 @@ def shifted(affine: Affine, box: Box) -> Affine:
 
 def _body(hu: FloatArray, spacing_mm: Spacing) -> Mask:
     """The largest 6-connected component of CT > −500 HU."""
-    labels, count = ndimage.label(hu > BODY_HU)
+    return _largest(
+        hu > BODY_HU,
+        spacing_mm,
+        f"input ct: expected a body of at least {SMALLEST_BODY_ML:g} mL above {BODY_HU:g} HU where the PET is",
+        "Is this the CT of this PET, and are its numbers Hounsfield units?",
+    )
+
+
+def _active_body(suv: FloatArray, spacing_mm: Spacing) -> Mask:
+    """The largest 6-connected component of SUV > 0.2, over neighbouring voxels, with what it encloses in a slice."""
+    active = _largest(
+        ndimage.uniform_filter(suv, 3) > BODY_SUV,
+        spacing_mm,
+        f"input pet: expected a body of at least {SMALLEST_BODY_ML:g} mL above SUV {BODY_SUV:g}",
+        "Is this a static PET in SUV?",
+    )
+    return np.stack([ndimage.binary_fill_holes(each) for each in active])
+
+
+def _largest(mask: Mask, spacing_mm: Spacing, expected: str, hint: str) -> Mask:
+    labels, count = ndimage.label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     volume_ml = float(sizes.max()) * float(np.prod(spacing_mm)) / 1000.0
     if volume_ml < SMALLEST_BODY_ML:
-        raise CannotProcess(
-            f"input ct: expected a body of at least {SMALLEST_BODY_ML:g} mL above {BODY_HU:g} HU where the PET is, "
-            f"got {volume_ml:.0f} mL",
-            code="no-body",
-            hint="Is this the CT of this PET, and are its numbers Hounsfield units?",
-        )
+        raise CannotProcess(f"{expected}, got {volume_ml:.0f} mL", code="no-body", hint=hint)
     largest: Mask = labels == sizes.argmax()
     return largest
 

@@ -150,7 +150,12 @@ def probe_on(prepared: Sequence[Example], preset: Preset, run: Run, start: Tenso
     network = started_from(start, preset, run.seed)
     for name, weight in network.named_parameters():
         weight.requires_grad_(name.startswith(_head_of(network)))
-    history = training.fit(network, _segmentation(prepared, preset), preset.probing, run)
+    objective = _segmentation(prepared, preset)
+
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        return objective.loss(network.eval(), batch)  # else statistics of a normalisation over batches would learn
+
+    history = training.fit(network, Objective(objective.draw, loss), preset.probing, run)
     return Trained(dict(network.state_dict()), history)
 
 
@@ -226,55 +231,32 @@ def _head_of(network: nn.Module) -> str:
     return "swin.out." if isinstance(network, model.SwinUNETRv2) else "head."
 
 
-def _tiny() -> Preset:
-    arguments = {"widths": [8, 32, 64, 128], "encoder_convolutions": [1, 2, 2, 2], "decoder_convolutions": 1}
-    patch = (48, 40, 48)
+def _unet(widths: list[int], norm: model.Norm) -> Architecture:
+    encoder = [1] + [2] * (len(widths) - 1)
+    arguments = {"widths": widths, "encoder_convolutions": encoder, "decoder_convolutions": 1}
+    return Architecture("plain_conv_unet", arguments | ({"norm": norm} if norm != "instance" else {}))
+
+
+def _for_cpu(network: Architecture, patch: masks.Shape, block: masks.Shape, steps: tuple[int, int]) -> Preset:
+    """Half of the patches lie around lesions, since a CPU sees few. steps : of pre-training and of fine-tuning."""
+    drawing = Drawing(patch, lesions=0.5, hot=0.3, partial_view=0.25)
     return Preset(
-        network=Architecture("plain_conv_unet", arguments),
+        network=network,
         spacing_mm=(5.0, 5.0, 5.0),
-        drawing=Drawing(patch, lesions=0.5, hot=0.3, partial_view=0.25),
-        pretraining_drawing=Drawing(patch, hot=0.3, partial_view=0.25),
-        block=(6, 5, 6),
+        drawing=drawing,
+        pretraining_drawing=replace(drawing, lesions=0.0),
+        block=block,
         batch=(2, 2),
-        pretraining=Schedule(500, 2e-3, warm_up_steps=50),
-        finetuning=Schedule(6400, 2e-3, warm_up_steps=100, cycles=(4000, 2400)),
+        pretraining=Schedule(steps[0], 2e-3, warm_up_steps=50),
+        finetuning=Schedule(steps[1], 2e-3, warm_up_steps=100),
         probing=Schedule(300, 1e-2),
+        validate_every=steps[1],
         pooled_dice=True,
     )
 
 
-def _of_size(preset: Preset, patch: masks.Shape, widths: list[int]) -> Preset:
-    """The preset with patches and channels of another size; pre-training draws as fine-tuning does, without lesions."""
-    return replace(
-        preset,
-        network=Architecture("plain_conv_unet", dict(preset.network.arguments) | {"widths": widths}),
-        drawing=replace(preset.drawing, patch=patch),
-        pretraining_drawing=replace(preset.drawing, patch=patch, lesions=0.0),
-    )
-
-
-def _small() -> Preset:
-    """What two free cores learn in some three hours, or a GPU in minutes."""
-    tiny = _tiny()
-    return replace(
-        _of_size(tiny, (64, 48, 64), [16, 32, 64, 128]),
-        block=(8, 6, 8),
-        pretraining=replace(tiny.pretraining, steps=4_000),
-        finetuning=replace(tiny.finetuning, steps=24_000, cycles=()),
-        validate_every=4_000,
-    )
-
-
-def _ablation() -> Preset:
-    """A run in minutes: smaller patches, fewer channels and steps."""
-    tiny = _tiny()
-    return replace(
-        _of_size(tiny, (32, 32, 40), [8, 16, 32, 64]),
-        block=(4, 4, 5),
-        pretraining=replace(tiny.pretraining, steps=800),
-        finetuning=replace(tiny.finetuning, steps=1200, cycles=()),
-        validate_every=1200,
-    )
+def _ct_may_be_missing(preset: Preset) -> Preset:
+    return replace(preset, drawing=replace(preset.drawing, without_ct=0.15))
 
 
 def _paper(network: Architecture, learning_rate: float) -> Preset:
@@ -298,9 +280,13 @@ def _swin(width: int, third_depth: int) -> Architecture:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "tiny": _tiny(),
-        "small": _small(),
-        "ablation": _ablation(),
+        "tiny": _ct_may_be_missing(
+            _for_cpu(_unet([16, 32, 64, 128], "batch"), (48, 40, 48), (6, 5, 6), (1_200, 18_000))
+        ),
+        "small": _ct_may_be_missing(
+            _for_cpu(_unet([16, 32, 64, 96, 128], "batch"), (64, 48, 64), (8, 6, 8), (600, 9_000))
+        ),
+        "ablation": _for_cpu(_unet([8, 16, 32, 64], "instance"), (32, 32, 40), (4, 4, 5), (800, 1200)),
         "nnunet-31m": _paper(Architecture("plain_conv_unet"), 5e-4),
         "swin-18m": _paper(_swin(24, 2), 1e-4),
         "swin-75m": _paper(_swin(48, 6), 1e-4),

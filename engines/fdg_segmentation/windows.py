@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from engines.contract import FloatArray
+from engines.fdg_segmentation.model import Network, sees_windows
 from engines.lesions import Box, Mask, bounding_box
 from engines.tiling import Shape, Tiling, predict_in_windows
+
+TILE_VOXELS = 2_000_000
+"""Of one window: a whole body at 5 mm. The smaller presets take some 400 bytes a voxel."""
 
 
 def predicted(
@@ -23,23 +29,43 @@ def predicted(
 ) -> FloatArray:
     """Probability of tumour, float32 (z, y, x), of a prepared image (2, z, y, x); windows are blended.
 
+    tiling : windows as in training; a network that does not look at its window as a whole gets larger ones
     worth : where a tumour may be; windows are laid over the smallest box around it and those without a voxel of it are
         not predicted, they count as 0. None = everywhere
     """
-    if worth is None:
-        everywhere: FloatArray = predict_in_windows(image, predictor(network), tiling, should_stop)[0]
-        return everywhere
     found = np.zeros(image.shape[1:], np.float32)
-    tight = bounding_box(worth)
+    everywhere = tuple(slice(0, n) for n in found.shape)
+    tight = everywhere if worth is None else bounding_box(worth)
     if tight is None:
         return found
-    box = at_least(tight, tiling.window, worth.shape)
+    if not sees_windows(network):
+        tiling = replace(tiling, window=tile(tight, tiling.window, cast("Network", network).divisor))
+    box = at_least(tight, tiling.window, found.shape)
     predict = predictor(network)
-    layers = np.concatenate([image[(slice(None), *box)], worth[box][None].astype(np.float32)])
+    looked_at = np.ones(found.shape, bool) if worth is None else worth
+    layers = np.concatenate([image[(slice(None), *box)], looked_at[box][None].astype(np.float32)])
     found[box] = predict_in_windows(
         layers, lambda part: predict(part[:-1]), tiling, should_stop, skip=lambda part: not part[-1].any()
     )[0]
     return found
+
+
+def tile(box: Box, window: Shape, divisor: int, voxels_max: int = TILE_VOXELS) -> Shape:
+    """A window for a network that may be given any: the whole box, or halves of it until one fits into memory.
+
+    window : of training; no side becomes smaller than that
+    divisor : of every side
+    """
+    sides = [max(n, _up(side.stop - side.start, divisor)) for side, n in zip(box, window, strict=True)]
+    while np.prod(sides) > voxels_max and sides != list(window):
+        axis = max(range(3), key=lambda axis: sides[axis] / window[axis])
+        sides[axis] = max(window[axis], _up(-(-sides[axis] // 2), divisor))
+    z, y, x = sides
+    return z, y, x
+
+
+def _up(n: int, divisor: int) -> int:
+    return -(-n // divisor) * divisor
 
 
 def predictor(network: nn.Module) -> Callable[[FloatArray], FloatArray]:

@@ -33,7 +33,7 @@ from engines.fdg_segmentation.preprocessing import (
     sampled,
     z_score,
 )
-from engines.fdg_segmentation.windows import at_least, predicted
+from engines.fdg_segmentation.windows import at_least, cpu_has_bfloat16, predicted, tile
 from engines.registry import engine
 from engines.simulation import phantom
 from engines.tiling import Tiling
@@ -42,6 +42,7 @@ from engines.training import Run, Schedule
 SPACING = (10.0, 10.0, 10.0)
 ONCE = {"encoder_convolutions": 1, "decoder_convolutions": 1}
 NETWORK = models.Architecture("plain_conv_unet", {"widths": [4, 8], **ONCE})
+BATCH_NORM = models.Architecture("plain_conv_unet", {**NETWORK.arguments, "norm": "batch"})
 
 
 def never() -> bool:
@@ -256,6 +257,16 @@ def test_an_image_smaller_than_the_patch_is_continued_with_its_edge() -> None:
     assert torch.equal(seen[:, :, :, 3], seen[:, :, :, 5])
 
 
+def test_a_ct_is_hidden_in_the_share_of_patches_that_asks_for_it() -> None:
+    image = np.random.default_rng(0).normal(3.0, 1.0, (2, 10, 10, 10)).astype(np.float16)
+    patches = Patches([Example(image, None, "a")], Drawing((6, 6, 6), without_ct=0.3))
+    drawn = patches.batch(200, np.random.default_rng(1))["image"]
+    hidden = (drawn[:, 1] == 0.0).flatten(1).all(dim=1)
+    assert 0.2 < hidden.float().mean() < 0.4
+    assert (drawn[:, 1][~hidden] != 0.0).all()
+    assert (drawn[:, 0] != 0.0).all()
+
+
 def test_zoomed_patches_keep_their_size_and_a_partial_view_its_order() -> None:
     made = example(case(), SPACING)
     drawing = Drawing((12, 8, 12), zoom=0.1, lesions=0.5, partial_view=1.0)
@@ -287,8 +298,9 @@ def test_one_seed_learns_the_same_twice_from_hidden_blocks_to_tumours() -> None:
         mini(visible_weight=0.0),
         mini(network=models.Architecture("dual_branch_unet", {"widths": [4, 8]})),
         mini(network=models.Architecture("dual_branch_unet", {"widths": [4, 8], "apart": True})),
+        mini(network=BATCH_NORM),
     ],
-    ids=["token", "masked only", "late fusion", "apart"],
+    ids=["token", "masked only", "late fusion", "apart", "batch normalisation"],
 )
 def test_comparators_of_the_paper_train_and_hand_on_their_weights(preset: train.Preset) -> None:
     made = [example(case(), SPACING)]
@@ -365,6 +377,50 @@ def test_only_windows_worth_a_look_are_predicted_and_nothing_is_lost_there() -> 
     calls.clear()
     assert not predicted(network, image, tiling, never, np.zeros_like(worth)).any()
     assert not calls
+
+
+def network_that_has_seen_something() -> torch.nn.Module:
+    """With batch normalisation whose statistics are not those it begins with."""
+    torch.manual_seed(0)
+    network = model.build(BATCH_NORM.name, BATCH_NORM.arguments)
+    for _ in range(20):
+        network(3.0 * torch.randn(2, 2, 16, 12, 16) + 1.0)
+    return network.eval()
+
+
+def test_without_normalisation_over_the_window_one_window_takes_the_whole_image() -> None:
+    network = network_that_has_seen_something()
+    image = np.random.default_rng(0).normal(size=(2, 45, 22, 48)).astype(np.float32)
+    sizes = []
+    network.register_forward_hook(lambda _, given, __: sizes.append(tuple(given[0].shape[2:])))
+    found = predicted(network, image, Tiling((16, 12, 16)), never)
+    assert sizes == [(46, 22, 48)]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+        whole = network(torch.from_numpy(np.pad(image, ((0, 0), (0, 1), (0, 0), (0, 0)), mode="edge"))[None])
+    np.testing.assert_allclose(found, whole.float().softmax(dim=1)[0, 1, :45].numpy(), atol=1e-6)
+
+
+def test_a_fused_network_says_the_same() -> None:
+    network = network_that_has_seen_something()
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 2, 16, 12, 16)).astype(np.float32))
+    with torch.inference_mode():
+        before = network(image)
+        after = model.fused(network)(image)
+    assert not any(isinstance(part, torch.nn.BatchNorm3d) for part in network.modules())
+    np.testing.assert_allclose(after.numpy(), before.numpy(), atol=1e-5)
+
+
+sides = st.integers(1, 90)
+
+
+@given(st.tuples(sides, sides, sides), st.integers(300, 400_000))
+def test_a_tile_covers_the_box_or_fits_into_memory(extent: tuple[int, int, int], voxels_max: int) -> None:
+    window = (16, 12, 8)
+    found = tile(tuple(slice(5, 5 + n) for n in extent), window, 4, voxels_max)
+    assert all(n % 4 == 0 and n >= least for n, least in zip(found, window, strict=True))
+    assert np.prod(found) <= voxels_max or found == window
+    if np.prod([max(least, n + 3) for n, least in zip(extent, window, strict=True)]) <= voxels_max:
+        assert all(n >= side for n, side in zip(found, extent, strict=True))
 
 
 @pytest.mark.parametrize(("box", "grown"), [((3, 5), (1, 7)), ((0, 2), (0, 6)), ((9, 10), (4, 10)), ((1, 9), (1, 9))])
@@ -460,6 +516,37 @@ def test_the_wrong_ct_is_refused(tmp_path: Path) -> None:
     assert refused({"pet": replace(pet, array=pet.array * 0.0), "ct": ct}) == "empty-image"
     assert refused({"pet": replace(pet, quantity=Quantity.ACTIVITY_BQML), "ct": ct}) == "wrong-quantity"
     assert refused({"pet": replace(pet, array=pet.array * np.float32(np.nan)), "ct": ct}) == "not-finite"
+
+
+def test_a_rule_may_ask_for_the_pet_alone_and_the_result_says_so(tmp_path: Path) -> None:
+    tool = FdgSegmentation(saved_overfitted(tmp_path))
+    pet, ct = case().volumes["pet"], case().volumes["ct"]
+    alone = tool({"pet": pet}, {"without_ct": "pet-only"}, never)
+    assert alone.label_map is not None
+    assert "by PET alone" in alone.warnings[0]
+    far = ct.affine.copy()
+    far[2, 3] += 400.0
+    unpaired = tool({"pet": pet, "ct": replace(ct, affine=far)}, {"without_ct": "pet-only"}, never)
+    np.testing.assert_array_equal(unpaired.label_map.array, alone.label_map.array)
+    assert "by PET alone" in unpaired.warnings[0] and "of the activity" in unpaired.warnings[0]
+    both = tool({"pet": pet, "ct": ct}, {"without_ct": "pet-only"}, never)
+    assert not any("by PET alone" in warning for warning in both.warnings)
+    with pytest.raises(CannotProcess) as refusal:
+        tool({"pet": replace(pet, array=pet.array * 0.0)}, {"without_ct": "pet-only"}, never)
+    assert refusal.value.code == "no-body"
+
+
+def test_the_body_without_a_ct_is_where_the_activity_is() -> None:
+    suv = np.zeros((30, 30, 30), np.float32)
+    suv[5:25, 6:24, 7:23] = 1.0
+    suv[8:12, 10:14, 10:14] = 0.0  # as cold as air, inside
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([10.0, 10.0, 10.0])[::-1]
+    seen = prepared(Volume(suv, affine, Quantity.SUVBW), None, (10.0, 10.0, 10.0))
+    assert seen.body.shape == (20 + 2 + 6, 18 + 2 + 6, 16 + 2 + 6)  # neighbours reach one voxel further, 3 are margin
+    assert seen.body[tuple(n // 2 for n in seen.body.shape)]
+    assert not seen.image[1].any()
+    assert seen.image[0].mean() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_it_stops_when_asked_and_refuses_parameters_with_every_fault(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from engines.training import Run
 MODULE = "benchmarks.accuracy.fdg_segmentation.weights"
 RUNS = Path("build/fdg_segmentation")
 RECORD = Path(__file__).with_name("training.json")
+"""Of the preset that is shipped; others are recorded beside their checkpoints."""
 INTENDED_USE = "Research only: trained on simulated patients, not a medical device, not for clinical decisions."
 
 
@@ -71,16 +72,18 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     preset, folder = PRESETS[given.preset], RUNS / f"{given.preset}-seed{given.seed}"
     learn = prepared("fdg-train", preset.spacing_mm, given.cohorts, given.patients)
+    folder.mkdir(parents=True, exist_ok=True)
+    where = provenance(folder, packages=["torch", "monai", "numpy"])  # of the program that trains, now
     first = pretrain_on(learn, preset, run_in(folder / "pretrain", given.seed))
     second = finetune_on(learn, [], preset, run_in(folder / "finetune", given.seed), first.tensors)
     trained = {"pretrain": first, "finetune": second}
     path = infer.SHIPPED.with_name(f"{given.preset}.safetensors")
     path.parent.mkdir(exist_ok=True)
-    where = provenance(folder, packages=["torch", "monai", "numpy"])
     digest = models.save(path, second.tensors, card(preset, len(learn), given.seed, where))
     history = {name: asdict(each.history) for name, each in trained.items()}
     record = {"command": " ".join(["python", "-m", MODULE, *sys.argv[1:]]), **where, "histories": history}
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    kept = RECORD if path == infer.SHIPPED else folder / RECORD.name
+    kept.write_text(json.dumps(record, indent=1) + "\n")
     print(path, digest)
 
 
