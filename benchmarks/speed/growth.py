@@ -176,9 +176,15 @@ def at_work(site: Site, study: Sequence[Path]) -> None:
     """Start, receive and index one study, answer a person, idle, stop."""
     node = site.node
     log_before = node.log.stat().st_size if node.log.exists() else 0
-    with site.timed("start"):
-        node.start()
-        wait_until(lambda: b'"serving"' in node.log.read_bytes()[log_before:], 120)
+
+    def said(event: bytes) -> bool:
+        return b'"%b"' % event in node.log.read_bytes()[log_before:]
+
+    began = time.perf_counter()
+    node.start()
+    for what, event in (("start", b"serving"), ("start, until workers are ready too", b"workers-ready")):
+        wait_until(lambda event=event: said(event), 120)  # type: ignore[misc]  # PEP 484 has no words for defaults of lambdas
+        site.add(what, time.perf_counter() - began)
     try:
         (newest,) = node.rows("SELECT max(id) FROM instance")[0]
         with site.timed("receive and index"):

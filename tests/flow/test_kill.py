@@ -19,7 +19,7 @@ import pytest
 from tests.flow import sarcoma
 from tests.flow.running import FDG_RULE, RunningNode, gone
 from tests.peers import Orthanc, Sender
-from tests.processes import wait_until
+from tests.processes import free_port, wait_until
 from tests.proxy import RecordingProxy
 
 RULE = {**FDG_RULE, "parameters": {"method": "fixed", "threshold_suv": 2.5}}
@@ -178,3 +178,23 @@ def data_set_sha256(path: Path) -> str:
     content = path.read_bytes()
     (length,) = [int.from_bytes(content[140:144], "little")]
     return hashlib.sha256(content[144 + length :]).hexdigest()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1.0, 2.0])
+def test_a_node_that_is_killed_while_its_workers_start_leaves_no_process(tmp_path: Path, after_s: float):
+    node = RunningNode(tmp_path, free_port())
+    node.start()
+    time.sleep(after_s)
+    processes = node.kill()
+    wait_until(lambda: gone(processes), GONE_WITHIN_S)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1.0])
+def test_a_node_may_be_stopped_while_its_workers_start(tmp_path: Path, after_s: float):
+    node = RunningNode(tmp_path, free_port())
+    node.start()
+    assert "workers-ready" not in node.log.read_text()
+    processes = node.processes()
+    time.sleep(after_s)
+    assert node.stop() == 0
+    wait_until(lambda: gone(processes), GONE_WITHIN_S)
