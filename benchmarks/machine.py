@@ -51,6 +51,11 @@ def provenance(
     }
 
 
+def command(module: str, given: Sequence[str]) -> str:
+    """What was typed, but for the folders of this machine."""
+    return " ".join(["python", "-m", module, *("FOLDER" if Path(word).is_absolute() else word for word in given)])
+
+
 def _git(*arguments: str) -> str | None:
     """None outside a repository or before its first commit."""
     done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)

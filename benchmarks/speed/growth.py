@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,8 @@ def at_work(site: Site, study: Sequence[Path]) -> None:
 
     began = time.perf_counter()
     node.start()
-    for what, event in (("start", b"serving"), ("start, until workers are ready too", b"workers-ready")):
-        wait_until(lambda event=event: said(event), 120)  # type: ignore[misc]  # PEP 484 has no words for defaults of lambdas
+    for what, milestone in (("start", b"serving"), ("start, until workers are ready too", b"workers-ready")):
+        wait_until(partial(said, milestone), 120)
         site.add(what, time.perf_counter() - began)
     try:
         (newest,) = node.rows("SELECT max(id) FROM instance")[0]

@@ -84,9 +84,7 @@ class FdgSegmentation:
         return replace(products, warnings=(*warnings, *products.warnings))
 
 
-def _seen(
-    pet: Volume, ct: Volume | None, spacing_mm: Spacing, *, pet_only: bool
-) -> tuple[Prepared, tuple[str, ...]]:
+def _seen(pet: Volume, ct: Volume | None, spacing_mm: Spacing, *, pet_only: bool) -> tuple[Prepared, tuple[str, ...]]:
     """The study as the network sees it, and what must be said of how."""
     from engines.fdg_segmentation.preprocessing import prepared
 

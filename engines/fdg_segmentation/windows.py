@@ -34,8 +34,7 @@ def predicted(
         not predicted, they count as 0. None = everywhere
     """
     found = np.zeros(image.shape[1:], np.float32)
-    everywhere = tuple(slice(0, n) for n in found.shape)
-    tight = everywhere if worth is None else bounding_box(worth)
+    tight = whole(found.shape) if worth is None else bounding_box(worth)
     if tight is None:
         return found
     if not sees_windows(network):
@@ -61,6 +60,12 @@ def tile(box: Box, window: Shape, divisor: int, voxels_max: int = TILE_VOXELS) -
         axis = max(range(3), key=lambda axis: sides[axis] / window[axis])
         sides[axis] = max(window[axis], _up(-(-sides[axis] // 2), divisor))
     z, y, x = sides
+    return z, y, x
+
+
+def whole(shape: tuple[int, ...]) -> Box:
+    """The box that is all of an array."""
+    z, y, x = (slice(0, n) for n in shape)
     return z, y, x
 
 

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.accuracy.fdg_segmentation.data import COHORTS, prepared
 from benchmarks.accuracy.fdg_segmentation.weights import RUNS, run_in
-from benchmarks.machine import REPOSITORY, provenance
+from benchmarks.machine import REPOSITORY, command, provenance
 from engines import models
 from engines.fdg_segmentation import masks, train
 from engines.fdg_segmentation.patches import Patches
@@ -173,7 +173,7 @@ def main() -> None:
             result = {
                 "trial": asdict(trial) | {"name": trial.name},
                 "seed": seed,
-                "command": " ".join(["python", "-m", "benchmarks.accuracy.fdg_segmentation.ablations", *sys.argv[1:]]),
+                "command": command("benchmarks.accuracy.fdg_segmentation.ablations", sys.argv[1:]),
                 "data": data,
                 **where,
                 **performed(trial, seed, studies),

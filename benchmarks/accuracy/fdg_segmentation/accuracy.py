@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.accuracy.fdg_segmentation import figure
 from benchmarks.accuracy.fdg_segmentation.data import COHORTS
 from benchmarks.accuracy.threshold_sarcoma import METHODS
-from benchmarks.machine import REPOSITORY, provenance
+from benchmarks.machine import REPOSITORY, command, provenance
 from engines import models
 from engines.contract import Case, Engine
 from engines.errors import CannotProcess
@@ -98,7 +98,7 @@ def main() -> None:
     result = {
         "benchmark": "fdg_segmentation",
         "weights": models.card_of(ours.weights).to_json(),
-        "command": " ".join(["python", "-m", "benchmarks.accuracy.fdg_segmentation.accuracy", *sys.argv[1:]]),
+        "command": command("benchmarks.accuracy.fdg_segmentation.accuracy", sys.argv[1:]),
         "bootstrap": {"seed": SEED, "unit": "patient"},
         **where,
         "cohorts": cohorts,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.fdg_segmentation.data import COHORTS, cases
-from benchmarks.machine import REPOSITORY, provenance
+from benchmarks.machine import REPOSITORY, command, provenance
 from engines import models
 from engines.fdg_segmentation.infer import SHIPPED, loaded, probability, spacing_of, window_of
 from engines.fdg_segmentation.parameters import DEFAULTS
@@ -66,7 +66,7 @@ def main() -> None:
     print("best:", best)
     result = {
         "benchmark": "fdg_segmentation_operating_point",
-        "command": " ".join(["python", "-m", "benchmarks.accuracy.fdg_segmentation.operating_point", *sys.argv[1:]]),
+        "command": command("benchmarks.accuracy.fdg_segmentation.operating_point", sys.argv[1:]),
         "cohort": {"name": "fdg-tune", "sha256": cohort("fdg-tune").sha256},
         "weights_sha256": card.sha256,
         **provenance(REPOSITORY, packages=["torch", "numpy"]),

@@ -77,18 +77,27 @@ def ablations(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def speed(results: Sequence[Mapping[str, Any]]) -> str:
-    """Both inferences in turn; medians over rounds, one row a study and method."""
-    heads = ("study", "method", "windows", "CPU time", "as fast as MONAI", "Dice")
+    """Every inference in turn: medians over rounds, then over studies; Dice beside that of MONAI, study by study."""
+    heads = ("method", "windows", "time", "as fast as MONAI", "difference of Dice, mean", "largest", "memory at most")
+    studies = results[0]["studies"]
     rows = []
-    for number, study in enumerate(results[0]["studies"], 1):
-        monai = study["methods"]["MONAI"]["median_cpu_s"]
-        crop = " × ".join(map(str, study["crop"]))
-        for name, entry in study["methods"].items():
-            taken = median(entry["cpu_s"])
-            times = f"{monai / taken:.1f} ×"
-            rows.append(
-                (f"{number}: {crop}", name, str(entry["windows"]), f"{taken:.2f} s", times, f"{entry['dice']:.4f}")
+    for name in studies[0]["methods"]:
+        entries = [study["methods"][name] for study in studies]
+        monai = [study["methods"]["MONAI"] for study in studies]
+        taken = [median(entry["seconds"]) for entry in entries]
+        ratios = [median(other["seconds"]) / own for other, own in zip(monai, taken, strict=True)]
+        apart = [entry["dice"] - other["dice"] for entry, other in zip(entries, monai, strict=True)]
+        rows.append(
+            (
+                name,
+                f"{median(entry['windows'] for entry in entries):.0f}",
+                f"{median(taken):.2f} s",
+                f"{median(ratios):.1f} × ({min(ratios):.1f} to {max(ratios):.1f})",
+                f"{np.mean(apart):+.4f}",
+                f"{max(map(abs, apart)):.4f}",
+                f"{max(entry['peak_mib'] for entry in entries):.0f} MiB",
             )
+        )
     return markdown(heads, rows)
 
 

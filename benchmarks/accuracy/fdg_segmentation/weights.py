@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy.fdg_segmentation.data import COHORTS, prepared
-from benchmarks.machine import provenance
+from benchmarks.machine import command, provenance
 from engines import models
 from engines.fdg_segmentation import infer
 from engines.fdg_segmentation.train import PRESETS, Preset, finetune_on, pretrain_on
@@ -81,7 +81,7 @@ def main() -> None:
     path.parent.mkdir(exist_ok=True)
     digest = models.save(path, second.tensors, card(preset, len(learn), given.seed, where))
     history = {name: asdict(each.history) for name, each in trained.items()}
-    record = {"command": " ".join(["python", "-m", MODULE, *sys.argv[1:]]), **where, "histories": history}
+    record = {"command": command(MODULE, sys.argv[1:]), **where, "histories": history}
     kept = RECORD if path == infer.SHIPPED else folder / RECORD.name
     kept.write_text(json.dumps(record, indent=1) + "\n")
     print(path, digest)
