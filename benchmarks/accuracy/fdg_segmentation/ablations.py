@@ -49,21 +49,26 @@ SPARE = 1000
 
 @dataclass(frozen=True)
 class Trial:
-    """One row: how it was pre-trained ("" = not at all), with which share of the labels, and what learned from them."""
+    """One row: how it was pre-trained ("" = not at all), with which share of the labels, and what learned from them.
+
+    as_long : fine-tuning has the steps of pre-training on top, for what was not pre-trained
+    """
 
     pretraining: str
     labels: float
     probe: bool = False
-    network: str = ""
+    as_long: bool = False
 
     @property
     def name(self) -> str:
         budget = f"{SHOTS} shots, linear probe" if self.probe else f"{self.labels:.0%} of labels"
-        return f"{self.pretraining or 'scratch'}{f' ({self.network})' if self.network else ''}, {budget}"
+        return f"{self.pretraining or 'scratch'}{' as long' if self.as_long else ''}, {budget}"
 
     @property
     def preset(self) -> Preset:
-        return PRESETS_OF[self.pretraining or self.network or "joint"]
+        preset = PRESETS_OF[self.pretraining or "joint"]
+        steps = preset.finetuning.steps + (preset.pretraining.steps if self.as_long else 0)
+        return replace(preset, finetuning=replace(preset.finetuning, steps=steps))
 
 
 TRIALS = (
@@ -77,6 +82,10 @@ TRIALS = (
     Trial("late", 0.1),
     Trial("joint", 1.0),
     Trial("masked only", 0.1),
+    Trial("", 1.0, as_long=True),
+    Trial("", 0.1, as_long=True),
+    Trial("joint", 0.3),
+    Trial("", 0.3),
 )
 
 
