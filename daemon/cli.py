@@ -207,16 +207,25 @@ def run(
     engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Name of an engine; `tracerd check` lists them.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of DICOM files: one study.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made where it is missing.", metavar="DIR")],
-    device: Annotated[Device, typer.Option(help="Where the engine computes.")] = Device.CPU,
-    timezone: Zone = "UTC",
     *,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(help="As in `parameters:` of a rule; several times for several.", metavar="NAME=VALUE"),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where a learned engine computes.")] = Device.CPU,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Of a learned engine, instead of those it is shipped with.", metavar="FILE.safetensors"),
+    ] = None,
+    timezone: Zone = "UTC",
     as_json: Json = False,
 ) -> None:
     """Run one engine on a folder of DICOM without a node; the results are DICOM files."""
-    from daemon.offline import Run, run_engine
+    from daemon.offline import Run, parameters_of, run_engine
     from daemon.show import show_run
 
-    outcome = run_engine(Run(engine, path, out, {}, time_zone(timezone), device))
+    parameters = parameters_of(parameter or [])
+    outcome = run_engine(Run(engine, path, out, parameters, time_zone(timezone), device, weights))
     print_json(outcome) if as_json else show_run(outcome)
 
 

@@ -46,6 +46,7 @@ DISPOSITIONS: dict[type[Exception], Disposition] = {
     engine.BadParameters: Disposition.HOLD,
     engine.UnknownEngine: Disposition.HOLD,
     engine.NoEngine: Disposition.REJECT,
+    engine.NoGpu: Disposition.HOLD,
     engine.CaseRefused: Disposition.REJECT,
     engine.WeightsRefused: Disposition.HOLD,
     engine.Stopped: Disposition.STOP,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+from config.document import NotYaml, read_yaml
 from daemon.commands import CannotDo
 from daemon.identity import Work
 from daemon.node import TRACERD_VERSION, utc_now
@@ -34,6 +35,7 @@ class Run:
     parameters: Mapping[str, Any]
     timezone: ZoneInfo
     device: str = "cpu"
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,26 @@ def contents_of(chosen: Mapping[str, Candidate]) -> dict[str, list[str]]:
         return {slot: [sandbox.read(path).content_sha256 for path in series.paths] for slot, series in chosen.items()}
 
 
+def parameters_of(given: Iterable[str]) -> dict[str, Any]:
+    """NAME=VALUE, each value read as in a rule.
+
+    Raises
+    ------
+    CannotDo
+        Not of that form.
+    """
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            found[name] = read_yaml(value.encode()).content
+        except NotYaml as error:
+            raise CannotDo(f"parameter {name}: {error}") from error
+        if not (name and equals):
+            raise CannotDo(f"parameter: expected NAME=VALUE, got {text!r}")
+    return found
+
+
 def run_engine(wanted: Run) -> dict[str, Any]:
     """Fill the engine's inputs from the folder, run it, write DICOM; returns the document of `tracerd run --json`.
 
@@ -94,7 +116,7 @@ def run_engine(wanted: Run) -> dict[str, Any]:
         There is no result, and why.
     """
     started = time.monotonic()
-    method = runnable(wanted.engine)
+    method = runnable(wanted.engine, wanted.weights)
     if faults := method.check(wanted.parameters):
         raise BadParameters("; ".join(faults))
     if taken := [name for name in RESULTS if (wanted.out / name).exists()]:
@@ -182,4 +204,16 @@ def task_of(wanted: Run, method: Engine, chosen: Mapping[str, Candidate]) -> Tas
         slot: {"quantity": str(method.inputs[slot].quantity), "paths": [str(path) for path in series.paths]}
         for slot, series in chosen.items()
     }
-    return Task(0, str(wanted.out), method.name, parameters, inputs, identity, wanted.timezone.key, limit_s=0.0)
+    weights = None if wanted.weights is None else str(wanted.weights)
+    return Task(
+        job_id=0,
+        folder=str(wanted.out),
+        engine=method.name,
+        parameters=parameters,
+        inputs=inputs,
+        identity=identity,
+        timezone=wanted.timezone.key,
+        limit_s=0.0,
+        weights=weights,
+        device=wanted.device,
+    )

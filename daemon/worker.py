@@ -44,6 +44,7 @@ class Task:
     objects : kinds of objects to write, of dicom_io.write.kinds.KINDS
     report_refusal : a series that can never be processed gets a report that says why
     weights : path of the weights to use instead of those the engine is shipped with
+    device : where a learned engine computes, as in engines.registry.engine
     limit_s : wall-clock limit after which the worker process ends itself
     """
 
@@ -58,6 +59,7 @@ class Task:
     objects: Sequence[str] = USUAL_OBJECTS
     report_refusal: bool = False
     weights: str | None = None
+    device: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -153,7 +155,7 @@ def perform(task: Task, folder: Path, should_stop: Callable[[], bool]) -> dict[s
 
     started = time.monotonic()
     zone = ZoneInfo(task.timezone)
-    method = runnable(task.engine, None if task.weights is None else Path(task.weights))
+    method = runnable(task.engine, None if task.weights is None else Path(task.weights), task.device)
     if method.weights_sha256 != task.identity["weights_sha256"]:
         raise WeightsRefused("weights: expected those the job was made for, got others", code="other-weights")
     loaded = {}

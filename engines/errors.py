@@ -32,6 +32,13 @@ class BadParameters(EngineError):
     hint = "Correct `parameters:` of the rule; `tracerd check` lists every fault."
 
 
+class NoGpu(EngineError):
+    """A GPU was asked for where there is none."""
+
+    code = "no-gpu"
+    hint = "`--device cpu` computes on the processor; `nvidia-smi` shows whether the driver finds the GPU."
+
+
 class UnknownEngine(EngineError):
     """No engine of that name."""
 

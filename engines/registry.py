@@ -12,16 +12,16 @@ from engines.errors import UnknownEngine
 from engines.planned import PLANNED, Planned
 
 
-def _threshold_segmentation() -> Engine:
+def _threshold_segmentation(device: str | None = None) -> Engine:  # noqa: ARG001 - numpy knows no other device
     from engines.threshold_segmentation.infer import ThresholdSegmentation
 
     return ThresholdSegmentation()
 
 
-def _fdg_segmentation(weights: Path | None = None) -> Engine:
+def _fdg_segmentation(weights: Path | None = None, device: str | None = None) -> Engine:
     from engines.fdg_segmentation.infer import SHIPPED, FdgSegmentation
 
-    return FdgSegmentation(weights or SHIPPED)
+    return FdgSegmentation(weights or SHIPPED, device)
 
 
 ENGINES: Mapping[str, Callable[..., Engine]] = MappingProxyType(
@@ -39,10 +39,11 @@ def is_planned(name: str) -> bool:
     return name in PLANNED and name not in ENGINES
 
 
-def engine(name: str, weights: Path | None = None) -> Engine:
+def engine(name: str, weights: Path | None = None, device: str | None = None) -> Engine:
     """The engine of that name; of an announced one, what is known of it.
 
     weights : to use instead of those it is shipped with; only factories of engines that learn take them
+    device : "cpu" or "cuda", where a learned engine computes; None = the first GPU where there is one
 
     Raises
     ------
@@ -50,7 +51,7 @@ def engine(name: str, weights: Path | None = None) -> Engine:
         With the names there are and the nearest one.
     """
     if name in ENGINES:
-        return ENGINES[name]() if weights is None else ENGINES[name](weights)
+        return ENGINES[name](device=device) if weights is None else ENGINES[name](weights, device)
     if name in PLANNED:
         return PLANNED[name]
     near = get_close_matches(name, names(), n=1)
@@ -58,8 +59,8 @@ def engine(name: str, weights: Path | None = None) -> Engine:
     raise UnknownEngine(f"engine {name!r}: expected one of {', '.join(names())}{meant}")
 
 
-def runnable(name: str, weights: Path | None = None) -> Engine:
-    """The engine of that name, to run it.
+def runnable(name: str, weights: Path | None = None, device: str | None = None) -> Engine:
+    """The engine of that name, to run it; as `engine`.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def runnable(name: str, weights: Path | None = None) -> Engine:
     NoEngine
         It is not in this version.
     """
-    method = engine(name, weights)
+    method = engine(name, weights, device)
     if isinstance(method, Planned):
         raise method.absence()
     return method

@@ -15,7 +15,7 @@ import numpy as np
 
 from engines import inputs, models
 from engines.contract import FloatArray, Json, Lesion, Products, Slot, Volume
-from engines.errors import BadParameters, CannotProcess, WeightsRefused
+from engines.errors import BadParameters, CannotProcess, NoGpu, WeightsRefused
 from engines.fdg_segmentation import parameters as known
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ def loaded(path: Path, device: str | None = None, sha256: str | None = None) -> 
     ------
     WeightsRefused
         As `models.load` and `model.from_weights`; code "sha256" where the file was replaced by other weights.
+    NoGpu
+        A GPU was asked for.
     """
     import torch
 
@@ -157,7 +159,10 @@ def loaded(path: Path, device: str | None = None, sha256: str | None = None) -> 
     weights = models.load(path)
     if sha256 not in {None, weights.sha256}:
         raise WeightsRefused(f"{path.name}: expected {sha256}, got {weights.sha256}", code="sha256")
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    there = torch.cuda.is_available()
+    where = device or ("cuda" if there else "cpu")
+    if where.startswith("cuda") and not there:
+        raise NoGpu(f"device: expected {where}, got a machine on which torch finds no GPU")
     return fused(from_weights(weights).to(where).eval()), weights.card
 
 

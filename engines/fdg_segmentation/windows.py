@@ -37,16 +37,28 @@ def predicted(
     tight = whole(found.shape) if worth is None else bounding_box(worth)
     if tight is None:
         return found
-    if not sees_windows(network):
-        tiling = replace(tiling, window=tile(tight, tiling.window, cast("Network", network).divisor))
-    box = at_least(tight, tiling.window, found.shape)
-    predict = predictor(network)
     looked_at = np.ones(found.shape, bool) if worth is None else worth
-    layers = np.concatenate([image[(slice(None), *box)], looked_at[box][None].astype(np.float32)])
-    found[box] = predict_in_windows(
-        layers, lambda part: predict(part[:-1]), tiling, should_stop, skip=lambda part: not part[-1].any()
-    )[0]
-    return found
+
+    def look(tiling: Tiling) -> FloatArray:
+        box = at_least(tight, tiling.window, found.shape)
+        predict = predictor(network)
+        layers = np.concatenate([image[(slice(None), *box)], looked_at[box][None].astype(np.float32)])
+        found[box] = predict_in_windows(
+            layers, lambda part: predict(part[:-1]), tiling, should_stop, skip=lambda part: not part[-1].any()
+        )[0]
+        return found
+
+    if sees_windows(network):
+        return look(tiling)
+    divisor, voxels_max = cast("Network", network).divisor, TILE_VOXELS
+    while True:
+        window = tile(tight, tiling.window, divisor, voxels_max)
+        try:
+            return look(replace(tiling, window=window))
+        except torch.OutOfMemoryError:  # of a GPU, which others may be using too
+            if window == tiling.window:
+                raise
+            voxels_max = int(np.prod(window)) // 2
 
 
 def tile(box: Box, window: Shape, divisor: int, voxels_max: int = TILE_VOXELS) -> Shape:

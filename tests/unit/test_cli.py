@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+import torch
 import typer
 
 from config.load import load
@@ -335,6 +336,32 @@ def test_run_refuses_with_the_reason_and_leaves_standard_output_empty(tracerd: T
     done = tracerd("run", "treshold_segmentation", tmp_path / "two", "--out", tmp_path / "out")
     assert done.status == 1
     assert "did you mean threshold_segmentation" in done.err
+
+
+def test_run_takes_parameters_weights_and_a_device(tracerd: Tracerd, tmp_path: Path) -> None:
+    make.study(tmp_path / "study", seed=3, pet_shape=(40, 48, 48), ct_shape=(40, 64, 64))
+
+    def lesion_volume(threshold: float) -> float:
+        out = tmp_path / f"out-{threshold}"
+        chosen = ("--parameter", "method=fixed", "--parameter", f"threshold_suv={threshold}")
+        done = tracerd("run", "threshold_segmentation", tmp_path / "study", "--out", out, *chosen, "--json")
+        return float(sum(lesion["volume_ml"] for lesion in done.json()["findings"]["lesions"]))
+
+    assert lesion_volume(2.0) > lesion_volume(4.0) > 0.0
+    for bad, words in (("threshold_suv", "expected NAME=VALUE"), ("threshold_suv=[", "parameter threshold_suv")):
+        done = tracerd("run", "threshold_segmentation", tmp_path / "study", "--out", tmp_path / "b", "--parameter", bad)
+        assert (done.status, words in done.err) == (1, True), done.err
+    done = tracerd(
+        "run", "threshold_segmentation", tmp_path / "study", "--out", tmp_path / "b", "--parameter", "size=3"
+    )
+    assert "size: unknown" in done.err
+    if not torch.cuda.is_available():
+        done = tracerd("run", "fdg_segmentation", tmp_path / "study", "--out", tmp_path / "c", "--device", "cuda")
+        assert done.status == 1
+        assert "torch finds no GPU" in done.err and "--device cpu" in done.err
+    missing = tmp_path / "none.safetensors"
+    done = tracerd("run", "fdg_segmentation", tmp_path / "study", "--out", tmp_path / "c", "--weights", missing)
+    assert "expected the card of none.safetensors" in done.err
 
 
 def test_send_accounts_for_every_file(tracerd: Tracerd, tmp_path: Path) -> None:

@@ -400,6 +400,28 @@ def test_without_normalisation_over_the_window_one_window_takes_the_whole_image(
     np.testing.assert_allclose(found, whole.float().softmax(dim=1)[0, 1, :45].numpy(), atol=1e-6)
 
 
+def test_tiles_become_smaller_until_they_fit_into_memory() -> None:
+    network = network_that_has_seen_something()
+    image = np.random.default_rng(0).normal(size=(2, 48, 24, 48)).astype(np.float32)
+    whole = predicted(network, image, Tiling((16, 12, 16)), never)
+    sizes = []
+
+    def little_memory(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
+        sizes.append(given[0][0, 0].numel())
+        if sizes[-1] > 20_000:
+            raise torch.OutOfMemoryError("tried to allocate more than there is")
+
+    network.register_forward_pre_hook(little_memory)
+    found = predicted(network, image, Tiling((16, 12, 16)), never)
+    assert sizes[0] == 48 * 24 * 48
+    assert sizes[-1] <= 20_000
+    inside = (slice(20, 28), slice(8, 16), slice(20, 28))
+    np.testing.assert_allclose(found[inside], whole[inside], atol=0.02)
+    network.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
+    with pytest.raises(torch.OutOfMemoryError):
+        predicted(network, image, Tiling((16, 12, 16)), never)
+
+
 def test_a_fused_network_says_the_same() -> None:
     network = network_that_has_seen_something()
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 2, 16, 12, 16)).astype(np.float32))
