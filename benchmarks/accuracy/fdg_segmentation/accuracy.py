@@ -31,7 +31,9 @@ from engines.simulation.cohort import cohort
 
 RESULT = REPOSITORY / "benchmarks" / "accuracy" / "fdg_segmentation" / "accuracy.json"
 FIGURE = REPOSITORY / "docs" / "img" / "fdg_segmentation.png"
-OURS = "fdg_segmentation"
+OURS, ALONE = "fdg_segmentation", "fdg_segmentation, PET alone"
+OWN: dict[str, dict[str, Any]] = {OURS: {}, ALONE: {"without_ct": "pet-only"}}
+"""Parameters by name; where a PET may do without, its CT is not given."""
 
 
 def never() -> bool:
@@ -41,9 +43,10 @@ def never() -> bool:
 def score_of(tool: Engine, case: Case, parameters: dict[str, Any]) -> tuple[Score, float]:
     """Score and seconds."""
     assert case.truth is not None
+    volumes = {slot: each for slot, each in case.volumes.items() if slot != "ct" or "without_ct" not in parameters}
     began = time.perf_counter()
     try:
-        products = tool(case.volumes, parameters, never)
+        products = tool(volumes, parameters, never)
     except CannotProcess as reason:
         return Score(case.group, refusal=reason.code), time.perf_counter() - began
     seconds = time.perf_counter() - began
@@ -83,7 +86,7 @@ def main() -> None:
     ours = FdgSegmentation()
     tools: dict[str, tuple[Engine, dict[str, Any]]] = {}
     if given.methods != "thresholds":
-        tools[OURS] = ours, {}
+        tools |= {name: (ours, parameters) for name, parameters in OWN.items()}
     if given.methods != "ours":
         tools |= {name: (engine("threshold_segmentation"), parameters) for name, parameters in METHODS.items()}
     cohorts = json.loads(RESULT.read_text())["cohorts"] if RESULT.exists() else {}
@@ -93,7 +96,7 @@ def main() -> None:
         made = measured(name, given.cohorts, given.studies, tools)
         kept = cohorts.get(name, {"methods": {}})["methods"]
         every = kept | {method: entry | {"commit": where["commit"]} for method, entry in made.items()}
-        order = [method for method in (OURS, *METHODS) if method in every]
+        order = [method for method in (*OWN, *METHODS) if method in every]
         cohorts[name] = {"sha256": cohort(name).sha256, "methods": {method: every[method] for method in order}}
     result = {
         "benchmark": "fdg_segmentation",

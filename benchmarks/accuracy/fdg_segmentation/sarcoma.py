@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.fdg_segmentation.accuracy import OURS, score_of
+from benchmarks.accuracy.fdg_segmentation.accuracy import OWN, score_of
 from benchmarks.accuracy.threshold_sarcoma import METHODS, archives, cases
 from benchmarks.machine import REPOSITORY, provenance, sha256_of_files
 from engines import models
@@ -30,7 +30,7 @@ RESULT = REPOSITORY / "benchmarks" / "accuracy" / "fdg_segmentation" / "sarcoma.
 def main() -> None:
     packed = archives()
     ours = FdgSegmentation()
-    tools: dict[str, tuple[Engine, dict[str, Any]]] = {OURS: (ours, {})}
+    tools: dict[str, tuple[Engine, dict[str, Any]]] = {name: (ours, parameters) for name, parameters in OWN.items()}
     tools |= {name: (engine("threshold_segmentation"), parameters) for name, parameters in METHODS.items()}
     scores: dict[str, list[Score]] = {name: [] for name in tools}
     with tempfile.TemporaryDirectory() as name:
