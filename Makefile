@@ -15,11 +15,13 @@ export TCP_NODELAY := 1
 .PHONY: demo test check bench mutants cohorts train-fdg ablate-fdg table conformance screenshots serve tools
 .DEFAULT_GOAL := test
 
+# nnU-Net's own networks, which tests compare ours with; of what they ask for, the one we compare with needs nothing more.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tracerd needs Python 3.11 or newer, this is " + sys.version)'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tests/tools.sh python3-venv
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --no-deps dynamic-network-architectures
 	@touch $@
 
 tools:
