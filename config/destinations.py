@@ -194,8 +194,12 @@ class WebDestination(Destination):
 
 
 def _spoken(entry: Any) -> str:
-    """What a destination speaks: DICOMweb where it has a url."""
-    return "web" if (isinstance(entry, Mapping) and "url" in entry) or isinstance(entry, WebDestination) else "dimse"
+    """What a destination speaks: DICOMweb where it has a url, or means one: no DICOM address, and a key unknown there."""
+    if not isinstance(entry, Mapping):
+        return "web" if isinstance(entry, WebDestination) else "dimse"
+    addressed = bool(entry.keys() & {"host", "port", "ae_title"})
+    strange = bool(entry.keys() - DimseDestination.model_fields.keys())
+    return "web" if "url" in entry or (strange and not addressed) else "dimse"
 
 
 AnyDestination = Annotated[

@@ -541,6 +541,10 @@ class TestDestinations:
             ({"url": "https://a:0/x"}, "d.url: expected a web address such as"),
             ({"url": "https:///x"}, "d.url: expected a web address such as"),
             ({"url": 5}, "d.url: expected a web address such as"),
+            (
+                {"urll": "https://a/x", "proof": "seen"},
+                "d.urll: expected one of the known keys, got the unknown key 'urll'",
+            ),
         ],
     )
     def test_faults(self, entry: dict[str, object], fault: str) -> None:
@@ -551,6 +555,11 @@ class TestDestinations:
     def test_a_destination_may_be_called_like_a_tag(self, name: str) -> None:
         (fault,) = faults_of({**MINIMAL, "destinations": {name: {**PACS, "port": 0}}})
         assert fault.startswith(f"destinations.{name}.port: expected at least 1, got 0")
+
+    def test_a_misspelt_url_is_taken_for_one(self) -> None:
+        missing, misspelt = faults_of({**MINIMAL, "destinations": {"d": {"urll": "https://a/x", "proof": "seen"}}})
+        assert missing.startswith("destinations.d.url: expected a value")
+        assert misspelt.startswith("destinations.d.urll: ") and "did you mean 'url'?" in misspelt
 
     def test_credentials_may_go_in_clear_on_this_machine(self) -> None:
         parse({**MINIMAL, "destinations": {"d": {"url": "http://127.0.0.1:8042/x", "token_file": "t"}}})
