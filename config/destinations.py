@@ -194,7 +194,7 @@ class WebDestination(Destination):
 
 
 def _spoken(entry: Any) -> str:
-    """What a destination speaks: DICOMweb where it has a url, or means one: no DICOM address, and a key unknown there."""
+    """What a destination speaks: DICOMweb where it has a url, or means one: no DICOM address, but an unknown key."""
     if not isinstance(entry, Mapping):
         return "web" if isinstance(entry, WebDestination) else "dimse"
     addressed = bool(entry.keys() & {"host", "port", "ae_title"})
