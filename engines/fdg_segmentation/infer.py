@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines import inputs, models
-from engines.contract import FloatArray, Json, Lesion, Products, Slot, Volume
+from engines.contract import FloatArray, Json, Products, Slot, Volume
 from engines.errors import BadParameters, CannotProcess, NoGpu, WeightsRefused
 from engines.fdg_segmentation import parameters as known
 
@@ -172,11 +172,13 @@ def _products(
     from engines.lesions import Limits, components, label_map, measured, totals
 
     threshold, connectivity = float(chosen["threshold"]), int(chosen["connectivity"])
-    regions = components(found > threshold, connectivity)
+    sure = float(chosen["min_confidence"])
+    regions = [each for each in components(found > threshold, connectivity) if confidence(each, found) >= sure]
     limits = Limits(float(chosen["min_volume_ml"]), int(chosen["max_lesions"]))
     kept = measured(pet, regions, limits, should_stop)
     lesions = [
-        _with_confidence(lesion, region, found) for lesion, region in zip(kept.lesions, kept.regions, strict=True)
+        replace(lesion, confidence=confidence(region, found))
+        for lesion, region in zip(kept.lesions, kept.regions, strict=True)
     ]
     return Products(
         method=f"Network {card.architecture.name}, probability of tumour above {threshold:g}; {connectivity}-connected",
@@ -187,7 +189,7 @@ def _products(
     )
 
 
-def _with_confidence(lesion: Lesion, region: Region, found: FloatArray) -> Lesion:
-    """Confidence: the mean probability of a lesion's voxels."""
+def confidence(region: Region, found: FloatArray) -> float:
+    """The mean probability of a region's voxels."""
     inside: Any = found[region.box][region.mask]
-    return replace(lesion, confidence=float(inside.mean(dtype=np.float64)))
+    return float(inside.mean(dtype=np.float64))

@@ -23,6 +23,7 @@ DEFAULTS: Mapping[str, Json] = MappingProxyType(
         "overlap": 0.5,  # of neighbouring windows, as in the paper
         "mirroring": False,  # also left and right exchanged, at twice the time
         "min_volume_ml": 0.5,  # as above: 0 to 2 mL are as good on fdg-tune
+        "min_confidence": 0.0,  # of a lesion: the mean probability of its voxels
         "connectivity": 18,  # as AutoPET counts lesions
         "max_lesions": 500,
         "without_ct": "refuse",  # a PET without a CT that belongs to it: refuse, or pet-only
@@ -35,6 +36,7 @@ KNOWN = Known(
         "threshold": (0.01, 0.99),
         "overlap": (0.0, 0.75),
         "min_volume_ml": (0.0, 1000.0),
+        "min_confidence": (0.0, 1.0),
         "max_lesions": (1, MOST_LESIONS),
     },
     choices={"mirroring": (False, True), "connectivity": (18, 26), "without_ct": ("refuse", "pet-only")},
