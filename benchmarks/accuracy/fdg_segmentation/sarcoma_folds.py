@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from engines.training import Run, Schedule
 
 RESULT = Path(__file__).with_name("sarcoma_folds.json")
 FOLDS, BUDGETS = 5, (4, 8, 16)
+SHIPPED_START = "shipped weights"
 PATCH = (32, 32, 32)
 """The images are cut to the tumour: few are larger."""
 
@@ -50,17 +54,25 @@ def starts() -> dict[str, Tensors | None]:
     kept = load_file(RUNS / "tiny-seed1" / "pretrain" / "checkpoint.safetensors")
     prefix = "model.network."
     pretrained = {name.removeprefix(prefix): each for name, each in kept.items() if name.startswith(prefix)}
-    return {"shipped weights": models.load(SHIPPED).tensors, "pre-training": pretrained, "scratch": None}
+    return {SHIPPED_START: models.load(SHIPPED).tensors, "pre-training": pretrained, "scratch": None}
 
 
-def fold(loaded: list[Case], made: list[Example], number: int, start: tuple[str, Tensors | None], budget: int) -> Any:
+@cache
+def studies() -> tuple[list[Case], list[Example]]:
+    """The 20 studies, and as the network learns from them; once a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = list(cases(archives(), Path(folder)))
+    return loaded, [example(case, preset().spacing_mm) for case in loaded]
+
+
+def fold(number: int, start: str, budget: int) -> list[Score]:
     """Scores of the fold's own studies by what was learned from others."""
+    loaded, made = studies()
     held_out = range(number, len(loaded), FOLDS)
     others = [index for index in range(len(loaded)) if index not in held_out]
     chosen = np.random.default_rng(number).permutation(others)[:budget]
-    name, tensors = start
     learn = [made[index] for index in chosen]
-    trained = finetune_on(learn, [], preset(), Run(number), tensors, keep_head=name.startswith("shipped"))
+    trained = finetune_on(learn, [], preset(), Run(number), starts()[start], keep_head=start == SHIPPED_START)
     card = models.card_of(SHIPPED)
     arguments = dict(card.architecture.arguments) | {"patch": list(PATCH)}
     architecture = models.Architecture(card.architecture.name, arguments)
@@ -72,39 +84,36 @@ def fold(loaded: list[Case], made: list[Example], number: int, start: tuple[str,
         return [score_of(tool, loaded[index], {})[0] for index in held_out]
 
 
+def row(start: str, budget: int) -> dict[str, Any]:
+    """All folds of one beginning and one number of studies."""
+    scores = [score for number in range(FOLDS) for score in fold(number, start, budget)]
+    report = Report(tuple(scores)).summary()
+    return {"start": start, "cases": budget, "summary": report, "studies": [asdict(each) for each in scores]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fine-tuning on few real patients.")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    packed = archives()
     where = provenance(REPOSITORY, packages=["torch", "monai", "numpy"])
-    with tempfile.TemporaryDirectory() as name:
-        loaded = list(cases(packed, Path(name)))
-    made = [example(case, preset().spacing_mm) for case in loaded]
-    rows: list[dict[str, Any]] = []
-    for budget in BUDGETS[::-1]:
-        for start in starts().items():
-            scores: list[Score] = [
-                score for number in range(FOLDS) for score in fold(loaded, made, number, start, budget)
-            ]
-            report = Report(tuple(scores)).summary()
-            rows.append(
-                {"start": start[0], "cases": budget, "summary": report, "studies": [asdict(each) for each in scores]}
-            )
-            print(budget, start[0], report["dice"], flush=True)
-            result = {
-                "benchmark": "fdg_segmentation_sarcoma_folds",
-                "data": {"sha256": sha256_of_files(packed), "folds": FOLDS},
-                "weights_sha256": models.card_of(SHIPPED).sha256,
-                "schedule": asdict(preset().finetuning),
-                "command": "python -m benchmarks.accuracy.fdg_segmentation.sarcoma_folds",
-                "bootstrap": {"seed": SEED, "unit": "patient"},
-                **where,
-                "rows": rows,
-            }
-            RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    wanted = [(start, budget) for budget in BUDGETS[::-1] for start in starts()]
+    one_thread = partial(torch.set_num_threads, 1)
+    with ProcessPoolExecutor(given.processes, get_context("spawn"), one_thread) as pool:
+        rows = []
+        for each in pool.map(row, *zip(*wanted, strict=True)):
+            rows.append(each)
+            print(each["cases"], each["start"], each["summary"]["dice"], flush=True)
+    result = {
+        "benchmark": "fdg_segmentation_sarcoma_folds",
+        "data": {"sha256": sha256_of_files(archives()), "folds": FOLDS},
+        "weights_sha256": models.card_of(SHIPPED).sha256,
+        "schedule": asdict(preset().finetuning),
+        "command": "python -m benchmarks.accuracy.fdg_segmentation.sarcoma_folds",
+        "bootstrap": {"seed": SEED, "unit": "patient"},
+        **where,
+        "rows": rows,
+    }
+    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
