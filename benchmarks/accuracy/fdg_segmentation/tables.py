@@ -57,23 +57,50 @@ def folds(results: Sequence[Mapping[str, Any]]) -> str:
     return markdown(heads, rows)
 
 
+CLAIMS = (
+    ("pre-training and 10 % of the labels against all of them from scratch", "joint, 10%", "scratch, 100%"),
+    ("the same, from scratch for as many steps", "joint, 10%", "scratch as long, 100%"),
+    ("pre-training against none, 10 % of the labels, as many steps", "joint, 10%", "scratch as long, 10%"),
+    ("linear probe: joint against modality by modality", "joint, 5 shots", "apart, 5 shots"),
+    ("hidden voxels: the mean against a learned token", "joint, 10%", "token, 10%"),
+    ("loss: visible voxels too against hidden ones alone", "joint, 10%", "masked only, 10%"),
+    ("fusion: early against late", "joint, 10%", "late, 10%"),
+)
+"""In words, and how the names of the two rows begin."""
+
+
 def ablations(results: Sequence[Mapping[str, Any]]) -> str:
-    """Mean Dice of each kind of run over its seeds; the interval is of studies, of which every seed gives one value."""
+    """Mean Dice of each kind of run over its seeds; the interval is of studies, of which every seed gives one value.
+
+    Below, pairs of rows study by study.
+    """
     heads = ("pre-training", "labels", "seeds", "mean Dice", "by seed", "step at mask borders")
     rows = []
     names = sorted({each["trial"]["name"] for each in results}, key=lambda name: _order(results, name))
+    dice = {name: _by_study([each for each in results if each["trial"]["name"] == name]) for name in names}
     for name in names:
         runs = sorted((each for each in results if each["trial"]["name"] == name), key=lambda each: each["seed"])
         pretraining, labels = name.split(", ", 1)
-        studies = {study for each in runs for study in each["dice"]}
-        by_study = [float(np.mean([each["dice"][study] for each in runs])) for study in sorted(studies)]
-        interval = bootstrap_interval(by_study, seed=1)
-        dice = f"{np.mean(by_study):.3f} ({interval.low:.3f} to {interval.high:.3f})"
         steps = [each["step_at_borders"] for each in runs if each["step_at_borders"] is not None]
         border = f"{np.mean(steps):.2f}" if steps else ""
         each_seed = ", ".join(f"{each['mean_dice']:.3f}" for each in runs)
-        rows.append((pretraining, labels, str(len(runs)), dice, each_seed, border))
-    return markdown(heads, rows)
+        rows.append((pretraining, labels, str(len(runs)), _interval(dice[name], ".3f"), each_seed, border))
+    pairs = []
+    for words, *beginnings in CLAIMS:
+        one, other = (next(name for name in names if name.startswith(beginning)) for beginning in beginnings)
+        pairs.append((words, _interval(dice[one] - dice[other], "+.3f")))
+    return markdown(heads, rows) + "\n\n" + markdown(("compared, study by study", "difference of mean Dice"), pairs)
+
+
+def _by_study(runs: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, Any]:
+    """Dice of each study, the mean over seeds."""
+    studies = sorted({study for each in runs for study in each["dice"]})
+    return np.array([np.mean([each["dice"][study] for each in runs]) for study in studies])
+
+
+def _interval(values: np.ndarray[Any, Any], form: str) -> str:
+    interval = bootstrap_interval(list(values), seed=1)
+    return f"{np.mean(values):{form}} ({interval.low:{form}} to {interval.high:{form}})"
 
 
 def speed(results: Sequence[Mapping[str, Any]]) -> str:
