@@ -146,7 +146,7 @@ def _scores(network: torch.nn.Module, each: Example, truth: Mask, preset: Preset
 
 
 def average_precision(probability: FloatArray, truth: Mask) -> float:
-    """Mean precision at the ranks of the voxels that are true (Manning 2008, Introduction to Information Retrieval, 8.4)."""
+    """Mean precision at the ranks of the true voxels (Manning 2008, Introduction to Information Retrieval, 8.4)."""
     hits = truth.ravel()[np.argsort(-probability.ravel(), kind="stable")]
     ranks = np.flatnonzero(hits) + 1
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
