@@ -74,7 +74,15 @@ def ablations(results: Sequence[Mapping[str, Any]]) -> str:
 
     Below, pairs of rows study by study.
     """
-    heads = ("pre-training", "labels", "seeds", "mean Dice", "by seed", "step at mask borders")
+    heads = (
+        "pre-training",
+        "labels",
+        "seeds",
+        "mean Dice",
+        "by seed",
+        "step at mask borders",
+        "average precision by seed",
+    )
     rows = []
     names = sorted({each["trial"]["name"] for each in results}, key=lambda name: _order(results, name))
     dice = {name: _by_study([each for each in results if each["trial"]["name"] == name]) for name in names}
@@ -84,7 +92,9 @@ def ablations(results: Sequence[Mapping[str, Any]]) -> str:
         steps = [each["step_at_borders"] for each in runs if each["step_at_borders"] is not None]
         border = f"{np.mean(steps):.2f}" if steps else ""
         each_seed = ", ".join(f"{each['mean_dice']:.3f}" for each in runs)
-        rows.append((pretraining, labels, str(len(runs)), _interval(dice[name], ".3f"), each_seed, border))
+        ranked = [each["average_precision"].values() for each in runs if "average_precision" in each]
+        precision = ", ".join(f"{np.mean(list(each)):.3f}" for each in ranked)
+        rows.append((pretraining, labels, str(len(runs)), _interval(dice[name], ".3f"), each_seed, border, precision))
     pairs = []
     for words, *beginnings in CLAIMS:
         one, other = (next(name for name in names if name.startswith(beginning)) for beginning in beginnings)
