@@ -237,8 +237,12 @@ def _unet(widths: list[int], norm: model.Norm) -> Architecture:
     return Architecture("plain_conv_unet", arguments | ({"norm": norm} if norm != "instance" else {}))
 
 
-def _for_cpu(network: Architecture, patch: masks.Shape, block: masks.Shape, steps: tuple[int, int]) -> Preset:
-    """Half of the patches lie around lesions, since a CPU sees few. steps : of pre-training and of fine-tuning."""
+def _for_cpu(network: Architecture, patch: masks.Shape, block: masks.Shape, steps: tuple[int, ...]) -> Preset:
+    """Half of the patches lie around lesions, since a CPU sees few.
+
+    steps : of pre-training, and of each cycle of fine-tuning
+    """
+    first, *cycles = steps
     drawing = Drawing(patch, lesions=0.5, hot=0.3, partial_view=0.25)
     return Preset(
         network=network,
@@ -247,10 +251,10 @@ def _for_cpu(network: Architecture, patch: masks.Shape, block: masks.Shape, step
         pretraining_drawing=replace(drawing, lesions=0.0),
         block=block,
         batch=(2, 2),
-        pretraining=Schedule(steps[0], 2e-3, warm_up_steps=50),
-        finetuning=Schedule(steps[1], 2e-3, warm_up_steps=100),
+        pretraining=Schedule(first, 2e-3, warm_up_steps=50),
+        finetuning=Schedule(sum(cycles), 2e-3, warm_up_steps=100, cycles=tuple(cycles) if cycles[1:] else ()),
         probing=Schedule(300, 1e-2),
-        validate_every=steps[1],
+        validate_every=sum(cycles),
         pooled_dice=True,
     )
 
@@ -281,7 +285,7 @@ def _swin(width: int, third_depth: int) -> Architecture:
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "tiny": _ct_may_be_missing(
-            _for_cpu(_unet([16, 32, 64, 128], "batch"), (48, 40, 48), (6, 5, 6), (1_200, 18_000))
+            _for_cpu(_unet([16, 32, 64, 128], "batch"), (48, 40, 48), (6, 5, 6), (1_200, 18_000, 9_000))
         ),
         "small": _ct_may_be_missing(
             _for_cpu(_unet([16, 32, 64, 96, 128], "batch"), (64, 48, 64), (8, 6, 8), (600, 9_000))
