@@ -132,9 +132,13 @@ def speed(results: Sequence[Mapping[str, Any]]) -> str:
                 f"{median(ratios):.1f} × ({min(ratios):.1f} to {max(ratios):.1f})",
                 f"{np.mean(apart):+.4f}",
                 f"{max(map(abs, apart)):.4f}",
-                f"{max(entry['peak_mib'] for entry in entries):.0f} MiB",
+                f"{results[0]['peak_mib'][name]:.0f} MiB",
             )
         )
+    whole = [
+        f"{each['median_s']:.1f} s, {' × '.join(map(str, each['shapes']['pet']))}" for each in results[0]["standard"]
+    ]
+    rows.append(("the whole engine, standard preset of the simulator: " + "; ".join(whole), *[""] * (len(heads) - 1)))
     return markdown(heads, rows)
 
 
