@@ -51,7 +51,8 @@ def engine(name: str, weights: Path | None = None, device: str | None = None) ->
         With the names there are and the nearest one.
     """
     if name in ENGINES:
-        return ENGINES[name](device=device) if weights is None else ENGINES[name](weights, device)
+        given = {"weights": weights, "device": device}
+        return ENGINES[name](**{key: value for key, value in given.items() if value is not None})
     if name in PLANNED:
         return PLANNED[name]
     near = get_close_matches(name, names(), n=1)
