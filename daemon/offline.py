@@ -175,9 +175,12 @@ def fits(facts: Mapping[str, Any], slot: Slot) -> bool:
 def task_of(wanted: Run, method: Engine, chosen: Mapping[str, Candidate]) -> Task:
     """The task of a worker. Every run gets UIDs of its own: no database remembers what was made before."""
     parameters = {**method.defaults, **wanted.parameters}
-    installation_id = f"offline-{uuid4().hex}"
+    inputs = {
+        slot: {"quantity": str(method.inputs[slot].quantity), "paths": [str(path) for path in series.paths]}
+        for slot, series in chosen.items()
+    }
     work = Work(
-        installation_id=installation_id,
+        installation_id=f"offline-{uuid4().hex}",
         tracerd_version=TRACERD_VERSION,
         engine=method.name,
         engine_version=method.version,
@@ -186,34 +189,33 @@ def task_of(wanted: Run, method: Engine, chosen: Mapping[str, Candidate]) -> Tas
         contents=contents_of(chosen),
         rerun=0,
     )
-    identity = {
-        "job_key": work.key(),
-        "job_id": 0,
-        "engine": method.name,
-        "engine_version": method.version,
-        "tracerd_version": TRACERD_VERSION,
-        "weights_sha256": method.weights_sha256,
-        "created": utc_now().isoformat(),
-        "supersedes": [],
-        "rerun": 0,
-        "parameters": parameters,
-        "timezone": wanted.timezone.key,
-        "installation_id": installation_id,
-    }
-    inputs = {
-        slot: {"quantity": str(method.inputs[slot].quantity), "paths": [str(path) for path in series.paths]}
-        for slot, series in chosen.items()
-    }
-    weights = None if wanted.weights is None else str(wanted.weights)
     return Task(
         job_id=0,
         folder=str(wanted.out),
         engine=method.name,
         parameters=parameters,
         inputs=inputs,
-        identity=identity,
+        identity=identity_of(work, wanted.timezone),
         timezone=wanted.timezone.key,
         limit_s=0.0,
-        weights=weights,
+        weights=None if wanted.weights is None else str(wanted.weights),
         device=wanted.device,
     )
+
+
+def identity_of(work: Work, timezone: ZoneInfo) -> dict[str, Any]:
+    """Keyword arguments of dicom_io.write.header.Identity."""
+    return {
+        "job_key": work.key(),
+        "job_id": 0,
+        "engine": work.engine,
+        "engine_version": work.engine_version,
+        "tracerd_version": work.tracerd_version,
+        "weights_sha256": work.weights_sha256,
+        "created": utc_now().isoformat(),
+        "supersedes": [],
+        "rerun": work.rerun,
+        "parameters": work.parameters,
+        "timezone": timezone.key,
+        "installation_id": work.installation_id,
+    }

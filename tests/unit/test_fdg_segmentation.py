@@ -42,6 +42,8 @@ from engines.training import Run, Schedule
 SPACING = (10.0, 10.0, 10.0)
 ONCE = {"encoder_convolutions": 1, "decoder_convolutions": 1}
 NETWORK = models.Architecture("plain_conv_unet", {"widths": [4, 8], **ONCE})
+PLAIN = {"threshold": 0.5, "min_confidence": 0.0}
+"""Networks that learned for a moment are sure of nothing."""
 BATCH_NORM = models.Architecture("plain_conv_unet", {**NETWORK.arguments, "norm": "batch"})
 
 
@@ -455,11 +457,11 @@ def test_a_box_grows_about_its_middle_and_stays_in_the_image(box: tuple[int, int
 
 
 def test_the_label_map_lies_on_the_grid_of_the_pet_whatever_its_axes(tmp_path: Path) -> None:
-    straight = FdgSegmentation(saved_overfitted(tmp_path))(case().volumes, {}, never)
+    straight = FdgSegmentation(saved_overfitted(tmp_path))(case().volumes, PLAIN, never)
     assert straight.label_map is not None
     pet = case().volumes["pet"]
     turned = Volume(np.ascontiguousarray(pet.array[::-1, :, ::-1].transpose(0, 2, 1)), turned_affine(pet), pet.quantity)
-    there = FdgSegmentation(tmp_path / "mini.safetensors")({"pet": turned, "ct": case().volumes["ct"]}, {}, never)
+    there = FdgSegmentation(tmp_path / "mini.safetensors")({"pet": turned, "ct": case().volumes["ct"]}, PLAIN, never)
     assert there.label_map is not None
     np.testing.assert_array_equal(there.label_map.affine, turned.affine)
     back = there.label_map.array.transpose(0, 2, 1)[::-1, :, ::-1] > 0
@@ -488,7 +490,7 @@ def saved_overfitted(folder: Path) -> Path:
 
 
 def test_products_hold_lesions_with_their_measures_and_confidence(tmp_path: Path) -> None:
-    products = FdgSegmentation(saved_overfitted(tmp_path))(case().volumes, {}, never)
+    products = FdgSegmentation(saved_overfitted(tmp_path))(case().volumes, PLAIN, never)
     pet = case().volumes["pet"]
     assert products.lesions
     assert products.label_map is not None
@@ -502,23 +504,23 @@ def test_products_hold_lesions_with_their_measures_and_confidence(tmp_path: Path
     totals = {measurement.name: measurement.value for measurement in products.measurements}
     assert totals["MTV"] == pytest.approx(sum(lesion.volume_ml for lesion in products.lesions))
     assert "one phantom" in products.warnings[0]
-    (score,) = evaluate(FdgSegmentation(tmp_path / "mini.safetensors"), [case()]).scores
+    (score,) = evaluate(FdgSegmentation(tmp_path / "mini.safetensors"), [case()], PLAIN).scores
     assert score.dice is not None
     assert score.dice > 0.6
 
 
 def test_the_same_study_gives_the_same_answer_and_parameters_change_it(tmp_path: Path) -> None:
     tool = FdgSegmentation(saved_overfitted(tmp_path))
-    first, again = (tool(case().volumes, {}, never) for _ in range(2))
+    first, again = (tool(case().volumes, PLAIN, never) for _ in range(2))
     assert first.label_map is not None and again.label_map is not None
     np.testing.assert_array_equal(first.label_map.array, again.label_map.array)
-    strict = tool(case().volumes, {"threshold": 0.9}, never)
+    strict = tool(case().volumes, PLAIN | {"threshold": 0.9}, never)
     assert sum(lesion.voxels for lesion in strict.lesions) < sum(lesion.voxels for lesion in first.lesions)
-    assert len(tool(case().volumes, {"max_lesions": 1}, never).lesions) == 1
+    assert len(tool(case().volumes, PLAIN | {"max_lesions": 1}, never).lesions) == 1
     sure = max(lesion.confidence for lesion in first.lesions)
-    surest = tool(case().volumes, {"min_confidence": sure}, never).lesions
+    surest = tool(case().volumes, PLAIN | {"min_confidence": sure}, never).lesions
     assert [lesion.confidence for lesion in surest] == [sure]
-    assert tool(case().volumes, {"mirroring": True}, never).label_map is not None
+    assert tool(case().volumes, PLAIN | {"mirroring": True}, never).label_map is not None
 
 
 def test_the_wrong_ct_is_refused(tmp_path: Path) -> None:
@@ -546,18 +548,18 @@ def test_the_wrong_ct_is_refused(tmp_path: Path) -> None:
 def test_a_rule_may_ask_for_the_pet_alone_and_the_result_says_so(tmp_path: Path) -> None:
     tool = FdgSegmentation(saved_overfitted(tmp_path))
     pet, ct = case().volumes["pet"], case().volumes["ct"]
-    alone = tool({"pet": pet}, {"without_ct": "pet-only"}, never)
+    alone = tool({"pet": pet}, PLAIN | {"without_ct": "pet-only"}, never)
     assert alone.label_map is not None
     assert "by PET alone" in alone.warnings[0]
     far = ct.affine.copy()
     far[2, 3] += 400.0
-    unpaired = tool({"pet": pet, "ct": replace(ct, affine=far)}, {"without_ct": "pet-only"}, never)
+    unpaired = tool({"pet": pet, "ct": replace(ct, affine=far)}, PLAIN | {"without_ct": "pet-only"}, never)
     np.testing.assert_array_equal(unpaired.label_map.array, alone.label_map.array)
     assert "by PET alone" in unpaired.warnings[0] and "of the activity" in unpaired.warnings[0]
-    both = tool({"pet": pet, "ct": ct}, {"without_ct": "pet-only"}, never)
+    both = tool({"pet": pet, "ct": ct}, PLAIN | {"without_ct": "pet-only"}, never)
     assert not any("by PET alone" in warning for warning in both.warnings)
     with pytest.raises(CannotProcess) as refusal:
-        tool({"pet": replace(pet, array=pet.array * 0.0)}, {"without_ct": "pet-only"}, never)
+        tool({"pet": replace(pet, array=pet.array * 0.0)}, PLAIN | {"without_ct": "pet-only"}, never)
     assert refusal.value.code == "no-body"
 
 
