@@ -96,12 +96,12 @@ def parameters_of(given: Iterable[str]) -> dict[str, Any]:
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise CannotDo(f"parameter: expected NAME=VALUE, got {text!r}")
         try:
             found[name] = read_yaml(value.encode()).content
         except NotYaml as error:
             raise CannotDo(f"parameter {name}: {error}") from error
-        if not (name and equals):
-            raise CannotDo(f"parameter: expected NAME=VALUE, got {text!r}")
     return found
 
 

@@ -17,7 +17,7 @@ from engines.lesions import Box, Mask, bounding_box
 from engines.tiling import Shape, Tiling, predict_in_windows
 
 TILE_VOXELS = 2_000_000
-"""Of one window: a whole body at 5 mm. The smaller presets take some 400 bytes a voxel."""
+"""Of one window: a whole body at 5 mm. Preset tiny takes some 200 bytes a voxel."""
 
 
 def predicted(
